@@ -1,0 +1,62 @@
+"""Reading and editing the residual stream with hooks that are always removed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from es2.models import LanguageModel
+
+Edit = Callable[[int, Tensor, Tensor, int], Tensor]
+"""edit(layer, states [b, d], rows [b], step) -> edited states [b, d]."""
+
+
+def block_output(output: Any) -> Tensor:
+    """The residual stream [b, t, d] in what a block returns (a tensor, or a tuple that begins with it)."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+@contextmanager
+def record_residual(lm: LanguageModel, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Collect the residual stream of `layers` at the cursor's positions: {layer: [b, d]}, gradients kept."""
+    recorded: dict[int, Tensor] = {}
+
+    def hook_for(layer: int) -> Callable[..., None]:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            if lm.cursor is not None:
+                states = block_output(output)
+                recorded[layer] = states[torch.arange(len(states), device=states.device), lm.cursor.positions]
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(lm.blocks[layer].register_forward_hook(hook_for(layer)).remove)
+        yield recorded
+
+
+@contextmanager
+def edit_residual(lm: LanguageModel, layers: Sequence[int], edit: Edit) -> Iterator[None]:
+    """Replace the residual stream of `layers` at the cursor's positions by `edit`'s result.
+
+    A forward pass without a cursor (the shared head of a template) is left as it is.
+    """
+
+    def hook_for(layer: int) -> Callable[..., Any]:
+        def hook(_module: Any, _inputs: Any, output: Any) -> Any:
+            if lm.cursor is None:
+                return None
+            states = block_output(output)
+            at = (torch.arange(len(states), device=states.device), lm.cursor.positions)
+            edited = states.clone()
+            edited[at] = edit(layer, states[at], lm.cursor.rows, lm.cursor.step)
+            return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(lm.blocks[layer].register_forward_hook(hook_for(layer)).remove)
+        yield

@@ -1,0 +1,91 @@
+"""Batches of token sequences: sorted by length, cut by a token budget, the template's shared head run once."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from es2.models import LanguageModel
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Right-padded tokens [b, t], their attention mask [b, t] and lengths [b]."""
+
+    tokens: Tensor
+    mask: Tensor
+    lengths: Tensor
+
+
+def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> Padded:
+    """Pad with token 0, which the mask hides, to the longest sequence."""
+    longest = max(len(sequence) for sequence in sequences)
+    tokens = torch.tensor(
+        [[*sequence, *[0] * (longest - len(sequence))] for sequence in sequences], device=device
+    )
+    lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
+    mask = (torch.arange(longest, device=device)[None] < lengths[:, None]).long()
+    return Padded(tokens, mask, lengths)
+
+
+def shared_head(sequences: Sequence[Sequence[int]]) -> int:
+    """Length of the longest common prefix that leaves every sequence at least one token of its own."""
+    if not sequences:
+        return 0
+    first, last = min(sequences), max(sequences)
+    limit = min(len(sequence) for sequence in sequences) - 1
+    length = 0
+    while length < limit and first[length] == last[length]:
+        length += 1
+    return length
+
+
+def token_budget_batches(lengths: Sequence[int], budget: int, most: int) -> Iterator[list[int]]:
+    """Indices in order of length, longest first, in batches of at most `budget` padded tokens and `most` rows."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    start = 0
+    while start < len(order):
+        size = max(1, min(most, budget // max(1, lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+def run_head(lm: LanguageModel, tokens: Sequence[int]) -> DynamicCache:
+    """Keys and values of the shared head, run once as a batch of one; gradients flow through it where enabled."""
+    cache = DynamicCache()
+    if tokens:
+        ids = torch.tensor([list(tokens)], device=lm.device)
+        with lm.looking_at(None):
+            lm.decoder(input_ids=ids, past_key_values=cache, use_cache=True)
+    return cache
+
+
+def repeat_head(head: DynamicCache, n_rows: int) -> DynamicCache:
+    """A cache of `n_rows` rows whose every row is the head; the head itself is left as it is."""
+    repeated = copy.copy(head)
+    repeated.layers = [copy.copy(layer) for layer in head.layers]
+    for layer in repeated.layers:
+        layer.keys = layer.keys.expand(n_rows, -1, -1, -1)
+        layer.values = layer.values.expand(n_rows, -1, -1, -1)
+    return repeated
+
+
+def forward_after_head(
+    lm: LanguageModel, head: DynamicCache, n_head: int, batch: Padded
+) -> tuple[Tensor, DynamicCache]:
+    """Run right-padded tokens [b, t] after the head: post-norm final states [b, t, d] and the filled cache."""
+    rows, width = batch.tokens.shape
+    cache = repeat_head(head, rows)
+    mask = torch.cat([batch.mask.new_ones(rows, n_head), batch.mask], dim=1)
+    positions = torch.arange(n_head, n_head + width, device=batch.tokens.device)[None].expand(rows, -1)
+    output = lm.decoder(
+        input_ids=batch.tokens,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return output.last_hidden_state, cache

@@ -1,0 +1,72 @@
+"""Extraction: the residual stream of every layer at the last prompt token."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from es2.activations import record_residual
+from es2.batching import forward_after_head, pad_right, run_head, shared_head, token_budget_batches
+from es2.errors import UserError
+from es2.files import atomic_write
+from es2.models import Cursor, LanguageModel
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings `values` [n, L, d] (float32) of the prompts `prompt_ids` [n]."""
+
+    prompt_ids: list[str]
+    values: Tensor
+
+    def of(self, prompt_ids: Sequence[str]) -> Tensor:
+        """Rows [m, L, d] of the prompts asked for, in that order; UserError if one is missing."""
+        place = {prompt_id: index for index, prompt_id in enumerate(self.prompt_ids)}
+        missing = [prompt_id for prompt_id in prompt_ids if prompt_id not in place]
+        if missing:
+            raise UserError(
+                f"embeddings: {len(missing)} prompts have none (first: {missing[0]}); extract them again"
+            )
+        return self.values[[place[prompt_id] for prompt_id in prompt_ids]]
+
+
+@torch.no_grad()
+def extract(lm: LanguageModel, prompts: Sequence[str], batch_tokens: int = 512) -> Tensor:
+    """Embeddings [n, L, d] (float32, CPU) of `prompts`: one vector a layer, no LM head, the shared head run once."""
+    return extract_tokens(lm, lm.chat_tokens(prompts), batch_tokens)
+
+
+@torch.no_grad()
+def extract_tokens(lm: LanguageModel, sequences: Sequence[Sequence[int]], batch_tokens: int = 512) -> Tensor:
+    """Embeddings [n, L, d] of token sequences at their last token; see `extract`."""
+    layers = range(lm.n_layers)
+    values = torch.empty(len(sequences), len(layers), lm.width)
+    n_head = shared_head(sequences)
+    head = run_head(lm, sequences[0][:n_head]) if sequences else None
+    own = [sequence[n_head:] for sequence in sequences]
+    with record_residual(lm, layers) as recorded:
+        for rows in token_budget_batches([len(tokens) for tokens in own], batch_tokens, most=len(own)):
+            batch = pad_right([own[row] for row in rows], lm.device)
+            assert head is not None
+            with lm.looking_at(Cursor(torch.tensor(rows), batch.lengths - 1)):
+                forward_after_head(lm, head, n_head, batch)
+            values[rows] = torch.stack([recorded[layer] for layer in layers], dim=1).float().cpu()
+    return values
+
+
+def save_embeddings(path: str | Path, embeddings: Embeddings, **about: str) -> None:
+    """Write embeddings with their prompt ids, and what made them (`about`), in the safetensors header."""
+    metadata = {"prompt_ids": json.dumps(embeddings.prompt_ids), **about}
+    with atomic_write(path) as temporary:
+        save_file({"embeddings": embeddings.values.contiguous()}, str(temporary), metadata=metadata)
+
+
+def load_embeddings(path: str | Path) -> Embeddings:
+    """Read what `save_embeddings` wrote."""
+    with safe_open(str(path), framework="pt") as stream:
+        return Embeddings(json.loads(stream.metadata()["prompt_ids"]), stream.get_tensor("embeddings"))
