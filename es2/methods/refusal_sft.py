@@ -1,0 +1,50 @@
+"""Refusal fine-tuning: cross-entropy on refusals to harmful prompts and on the parent's own answers to safe ones."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from es2.examples import Example, Outputs
+from es2.losses.divergence import kl_divergence
+from es2.methods.base import Loss, TrainingData
+from es2.models import LanguageModel
+
+
+class RefusalSFT:
+    """L = CE(refusals | harmful prompts) + weight * CE(own answers | safe prompts) + kl.weight * KL(safe prompts).
+
+    Each mean is over answer tokens. The KL term keeps the safe answers' whole distribution, not their greedy path.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], data: TrainingData) -> None:
+        self.layers: Sequence[int] = ()
+        self.data = data
+        self.answers_weight = float(settings["sft"]["own_answers"])
+        self.kl_weight = float(settings["kl"]["weight"])
+
+    def example(self, prompt_id: str, draw: int) -> Example:
+        """A harmful prompt with one of the refusal texts; a safe prompt with the parent's own answer."""
+        reference = self.data.references[prompt_id]
+        if prompt_id not in self.data.harmful:
+            return reference.example()
+        refusal = self.data.refusals[draw % len(self.data.refusals)]
+        return Example(prompt_id, reference.prompt_tokens, list(refusal))
+
+    def loss(self, lm: LanguageModel, examples: Sequence[Example], outputs: Outputs) -> Loss:
+        """See the class."""
+        harmful = torch.tensor([example.prompt_id in self.data.harmful for example in examples])[outputs.rows]
+        harmful = harmful.to(lm.device)
+        logits = lm.logits(outputs.final)
+        token_loss = cross_entropy(logits.float(), outputs.targets, reduction="none")
+        refusals, answers = token_loss[harmful].mean(), token_loss[~harmful].mean()
+        total = refusals + self.answers_weight * answers
+        parts = {"refusals": refusals.item(), "answers": answers.item()}
+        if self.kl_weight > 0:
+            states = torch.cat([example.states for example in examples if example.states is not None])
+            with torch.no_grad():
+                parent = lm.logits(states.to(lm.device, logits.dtype))
+            kl = kl_divergence(logits[~harmful], parent).mean()
+            total, parts = total + self.kl_weight * kl, {**parts, "kl": kl.item()}
+        return Loss(total, parts)
