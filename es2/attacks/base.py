@@ -1,0 +1,112 @@
+"""What an attack is to the evaluation: given a model and its context, answers under the attack."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from es2.embeddings import Embeddings
+from es2.errors import UserError
+from es2.generation import Answer, generate
+from es2.models import LanguageModel
+from es2.probes import ProbeSet
+
+
+@dataclass
+class Evaluation:
+    """One model under evaluation: its run, the prompts, and what the attacker may fit on.
+
+    benchmarks: test prompts by set (columns prompt_id, prompt, split); validation: harmful validation prompts, on which
+    the attacker chooses; probes: {"self" | "parent" | "base": ProbeSet}; embeddings: the model's own, of all prompts.
+    """
+
+    lm: LanguageModel
+    row: Mapping[str, Any]
+    benchmarks: Mapping[str, pd.DataFrame]
+    validation: pd.DataFrame
+    probes: Mapping[str, ProbeSet]
+    embeddings: Embeddings | None
+    judge: Callable[[str, str], str]
+    max_new_tokens: int
+    batch_rows: int
+    seed: int
+    progress: Callable[[int], None] | None = None
+
+    def prompts(self) -> pd.DataFrame:
+        """All benchmark prompts in one frame, with a column `benchmark`."""
+        return pd.concat(
+            [frame.assign(benchmark=name) for name, frame in self.benchmarks.items()], ignore_index=True
+        )
+
+    def answer(self, prompts: Sequence[str]) -> list[Answer]:
+        """Greedy answers to `prompts`, under whatever attack is applied to the model."""
+        tokens = self.lm.chat_tokens(prompts)
+        return generate(self.lm, tokens, self.max_new_tokens, self.batch_rows, self.progress)
+
+    def rows(self, prompts: pd.DataFrame, answers: Sequence[Answer], **about: Any) -> list[dict[str, Any]]:
+        """Answer rows for the file: who, which attack (`about`: scalars or one value a prompt), which prompt, answer."""
+        columns = {
+            key: np.broadcast_to(np.asarray(value, dtype=object), len(prompts))
+            for key, value in about.items()
+        }
+        empty = {"fitted_on": "", "setting": "", "budget": None, "realised": None, "control": "", "draw": 0}
+        found = []
+        for place, (prompt, answer) in enumerate(zip(prompts.itertuples(), answers, strict=True)):
+            found.append(
+                {
+                    "run": self.row["run"],
+                    "model": self.row["model"],
+                    "seed": self.row["seed"],
+                    **empty,
+                    **{key: values[place] for key, values in columns.items()},
+                    "benchmark": prompt.benchmark,
+                    "split": prompt.split,
+                    "prompt_id": prompt.prompt_id,
+                    "answer": answer.text,
+                    "n_tokens": len(answer.tokens),
+                    "finished": answer.finished,
+                }
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Answers under an attack, and the attacker's trials on validation (`search.csv`; may be empty)."""
+
+    rows: list[dict[str, Any]]
+    search: list[dict[str, Any]] = field(default_factory=list)
+
+
+class AttackModule(Protocol):
+    """An attack file: `evaluate` answers the benchmarks under the attack, fitted as the settings say."""
+
+    def evaluate(
+        self, evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mapping[str, Any]
+    ) -> Attacked: ...
+
+
+class Applied(Protocol):
+    """Something that attacks a model within a `with` block."""
+
+    @contextmanager
+    def applied(self, lm: LanguageModel) -> Iterator[None]: ...
+
+
+def answer_under(evaluation: Evaluation, attack: Any, prompts: Sequence[str]) -> list[Answer]:
+    """Answers to `prompts` with `attack` applied; row i of the attack belongs to prompt i."""
+    with attack.applied(evaluation.lm):
+        return evaluation.answer(prompts)
+
+
+def embeddings_of(evaluation: Evaluation, prompts: pd.DataFrame) -> Tensor:
+    """The model's own unedited embeddings [n, L, d] of a frame's prompts."""
+    if evaluation.embeddings is None:
+        raise UserError(
+            "bundles: this attack needs the run's embeddings; its `fitted_on` list must not be empty"
+        )
+    return evaluation.embeddings.of(prompts["prompt_id"].tolist())

@@ -1,0 +1,59 @@
+"""One evaluation job: a bundle of attack x benchmark cells on one loaded model."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from es2 import registry
+from es2.attacks.base import Evaluation
+from es2.embeddings import Embeddings
+from es2.errors import UserError
+from es2.judges.registry import load_judge
+from es2.models import LanguageModel
+from es2.probes import ProbeSet
+
+SEARCH_COLUMNS = ["stage", "setting", "budget", "n", "refusal", "compliance", "degenerate", "chosen"]
+
+
+def evaluate_bundle(
+    lm: LanguageModel,
+    cfg: Mapping[str, Any],
+    row: Mapping[str, Any],
+    prompts: pd.DataFrame,
+    probes: Mapping[str, ProbeSet],
+    embeddings: Embeddings | None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """Answer rows and the attacker's search table of one bundle.
+
+    cfg: `attack` and `bundle` (with `benchmarks`, `controls`) rows of the config, `generation`, `judge`, and
+    `validation_sets`, on whose validation prompts the attacker chooses. probes: fitted on "self", "base", "parent".
+    """
+    bundle = cfg["bundle"]
+    validation = prompts[prompts["set"].isin(cfg["validation_sets"]) & (prompts["split"] == "validation")]
+    evaluation = Evaluation(
+        lm=lm,
+        row=row,
+        benchmarks={
+            name: benchmark(prompts, name, most) for name, most in bundle["benchmarks"].items() if most
+        },
+        validation=validation.reset_index(drop=True),
+        probes=probes,
+        embeddings=embeddings,
+        judge=load_judge(cfg["judge"]).judge,
+        max_new_tokens=cfg["generation"]["max_new_tokens"],
+        batch_rows=cfg["generation"]["batch_rows"],
+        seed=int(row["seed"]),
+        progress=progress,
+    )
+    attacked = registry.attack(cfg["attack"]["kind"]).evaluate(evaluation, cfg["attack"], bundle)
+    return attacked.rows, pd.DataFrame(attacked.search, columns=SEARCH_COLUMNS)
+
+
+def benchmark(prompts: pd.DataFrame, name: str, most: int | str) -> pd.DataFrame:
+    """The first `most` (or "all") test prompts of a set; UserError if there are none."""
+    test = prompts[(prompts["set"] == name) & (prompts["split"] == "test")]
+    if test.empty:
+        raise UserError(f"bundles: the prompt set {name} has no test prompts; give it a test split")
+    return (test if most == "all" else test.head(int(most))).reset_index(drop=True)
