@@ -1,0 +1,126 @@
+"""`paired.csv`: differences between runs on the same prompts, Holm over all but the primary (§7)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from es2.statistics import holm, paired_difference
+from es2.tables.curves import Curve, adaptive_curves
+from es2.tables.robustness import partner
+from es2.tables.verdicts import ATTACK, RUN, Settings, with_pool
+
+WHERE = [*ATTACK, "benchmark", "judge"]
+COLUMNS = [
+    *RUN, "run_a", "run_b", *ATTACK, "benchmark", "measure", "difference", "low", "high", "p", "p_adjusted",
+    "budget", "factor", "n", "primary", "judge",
+]  # fmt: skip
+MEASURES = ("refusal", "compliance")
+Row = dict[str, Any]
+
+
+def paired_table(verdicts: pd.DataFrame, budgets: Mapping[str, Sequence[float]], settings: Settings) -> pd.DataFrame:
+    """Difference run_a - run_b of refusal and of compliance under each attack, on the prompts both met.
+
+    Each run is compared with its parent, with the control on the same parent, and with those that
+    `settings.pairs` names. Attacks with a budget axis are compared at the fixed budgets of the model
+    (`budget`, `factor`). run ... seed are those of run_a; run_b counts at the same seed, or at its own
+    first. `primary` marks the one endpoint of the config: its p value stands as it is, all others are
+    adjusted together.
+    """
+    cells = with_pool(verdicts, settings.harmful)
+    rows = [*_free(cells, settings), *_at_budgets(adaptive_curves(cells), budgets, settings)]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table["primary"] = _is_primary(table, dict(settings.primary))
+    rest = ~table["primary"].to_numpy(bool)
+    adjusted = table["p"].to_numpy(float).copy()
+    adjusted[rest] = holm(adjusted[rest])
+    return table.assign(p_adjusted=adjusted)
+
+
+def _is_primary(table: pd.DataFrame, primary: Mapping[str, Any]) -> "pd.Series[bool]":
+    """The rows that equal the primary endpoint in each column it names; none where it names no column."""
+    named = {key: value for key, value in primary.items() if key in table}
+    keep = pd.Series(bool(named), index=table.index)
+    for key, value in named.items():
+        column = table[key]
+        keep &= np.isclose(column.astype(float), value) if key in ("budget", "factor") else column == value
+    return keep
+
+
+def compared_with(run: str, parent: str, parents: Mapping[str, str], settings: Settings) -> list[str]:
+    """The runs that `run` is compared with: its parent, the control on the same parent, the named ones."""
+    named = [b for a, b in settings.pairs if a == run]
+    sibling = [settings.control] if parents.get(settings.control) == parent else []
+    return [b for b in dict.fromkeys([parent, *sibling, *named]) if b not in ("", run)]
+
+
+def _free(cells: pd.DataFrame, settings: Settings) -> Iterator[Row]:
+    """Comparisons under attacks without a budget axis, controls left out."""
+    cells = cells[cells["budget"].isna() & (cells["control"] == "")]
+    parents = dict(zip(cells["run"], cells["parent"], strict=True))
+    seeds = {run: sorted(set(part["seed"])) for run, part in cells.groupby("run")}
+    found: dict[tuple[Any, ...], dict[str, pd.DataFrame]] = {}
+    for key, cell in cells.groupby(["run", "model", "seed", *WHERE, "setting"], sort=False):
+        found.setdefault(key[:-1], {})[key[-1]] = cell
+    for (run, model, seed, *where), own in found.items():
+        for other in compared_with(run, parents[run], parents, settings):
+            have = seeds.get(other, [None])
+            theirs = found.get((other, model, seed if seed in have else have[0], *where), {})
+            for setting, cell in own.items():
+                against = _same_setting(setting, own, theirs)
+                if against is not None:
+                    yield from _differences(cell, against, _head(cell, other, where), settings)
+
+
+def _same_setting(
+    setting: str, own: Mapping[str, pd.DataFrame], theirs: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame | None:
+    """The other run's cell at `setting`, or at its only one: the name tells how many layers qualified."""
+    if setting in theirs:
+        return theirs[setting]
+    return next(iter(theirs.values())) if len(theirs) == len(own) == 1 else None
+
+
+def _head(cell: pd.DataFrame, other: str, where: Sequence[Any]) -> Row:
+    first = cell.iloc[0]
+    return {name: first[name] for name in RUN} | dict(zip(WHERE, where, strict=True)) | {
+        "run_a": first["run"], "run_b": other,
+    }  # fmt: skip
+
+
+def _at_budgets(curves: Sequence[Curve], budgets: Mapping[str, Sequence[float]], settings: Settings) -> Iterator[Row]:
+    """Comparisons on the curves at the fixed budgets, where both were tested that far."""
+    at = RUN.index("parent")
+    parents = {curve.run: str(curve.group[at]) for curve in curves}
+    for curve in curves:
+        where = (curve.attack, curve.fitted_on, *curve.group[len(RUN) :])
+        head = dict(zip(RUN, curve.group, strict=False)) | dict(zip(WHERE, where, strict=True))
+        for other in compared_with(curve.run, str(curve.group[at]), parents, settings):
+            against = partner(curve, curves, other)
+            if against is None:
+                continue
+            names = {"run_a": curve.run, "run_b": other}
+            for factor, budget in zip(settings.factors, budgets.get(curve.model, ()), strict=False):
+                if curve.covers(budget) and against.covers(budget):
+                    a, b = curve.at(budget).reset_index(), against.at(budget).reset_index()
+                    yield from _differences(a, b, head | names | {"budget": budget, "factor": factor}, settings)
+
+
+def _differences(a: pd.DataFrame, b: pd.DataFrame, head: Row, settings: Settings) -> Iterator[Row]:
+    columns = ["prompt_id", "cluster", *MEASURES]
+    both = a[columns].merge(b[columns], on="prompt_id", suffixes=("_a", "_b"))
+    if both.empty:
+        return
+    for measure in MEASURES:
+        first, second = (both[f"{measure}_{side}"].to_numpy(float) for side in "ab")
+        found = paired_difference(first, second, both["cluster_a"].tolist(), settings.resamples, settings.seed)
+        told = {
+            "difference": found.difference,
+            "low": found.low,
+            "high": found.high,
+            "p": found.p,
+            "n": found.n,
+        }
+        yield head | {"measure": measure} | told

@@ -1,0 +1,93 @@
+"""`robustness.csv`: half-compliance budgets, their ratios, and DSR at fixed budgets (method.md §6)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from es2.statistics import half_budget_ratio, half_compliance_budget, interpolate_at_budget
+from es2.tables.curves import Curve, adaptive_curves
+from es2.tables.verdicts import ATTACK, RUN, Settings, with_pool
+
+COLUMNS = [
+    *RUN,
+    *ATTACK,
+    "benchmark",
+    "measure",
+    "budget",
+    "value",
+    "low",
+    "high",
+    "censored",
+    "factor",
+    "judge",
+]
+Row = dict[str, Any]
+
+
+def robustness_table(
+    verdicts: pd.DataFrame, budgets: Mapping[str, Sequence[float]], settings: Settings
+) -> pd.DataFrame:
+    """The measures of every curve, a row each.
+
+    verdicts: from `read_verdicts`; budgets: model -> the fixed ones, one for each of `settings.factors`. A
+    half-compliance budget that was not reached is `censored` with the value inf; a ratio is censored where
+    either budget is, inf where the run's own is, NaN where the other is; `low` and `high` are then bounds.
+    """
+    curves = adaptive_curves(with_pool(verdicts, settings.harmful))
+    rows: list[Row] = []
+    for curve in curves:
+        rows += [
+            _half(curve, settings),
+            *_ratios(curve, curves, settings),
+            *_at(curve, budgets.get(curve.model, ()), settings),
+        ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _head(curve: Curve, measure: str) -> Row:
+    *run, benchmark, judge = curve.group
+    told = {"attack": curve.attack, "fitted_on": curve.fitted_on, "benchmark": benchmark, "measure": measure}
+    return dict(zip(RUN, run, strict=True)) | told | {"judge": judge, "censored": False}
+
+
+def _half(curve: Curve, settings: Settings) -> Row:
+    compliance = curve.shares["compliance"]
+    half = half_compliance_budget(curve.budgets, compliance, curve.clusters, settings.resamples, settings.seed)
+    told = {"value": half.value, "low": half.low, "high": half.high, "censored": half.censored}
+    return _head(curve, "half_compliance_budget") | told
+
+
+def _ratios(curve: Curve, curves: Sequence[Curve], settings: Settings) -> Iterator[Row]:
+    parent = str(curve.group[RUN.index("parent")])
+    for name, other in (("parent", parent), ("hold", settings.control)):
+        against = partner(curve, curves, other)
+        if against is None:
+            continue
+        ids = [i for i in curve.prompts.index if i in against.prompts.index]
+        a, b = curve.only(ids), against.only(ids)
+        ratio = half_budget_ratio(
+            a.budgets, a.shares["compliance"], b.budgets, b.shares["compliance"], a.clusters,
+            settings.resamples, settings.seed,
+        )  # fmt: skip
+        told = {"value": ratio.ratio, "low": ratio.low, "high": ratio.high, "censored": ratio.censored}
+        yield _head(curve, f"half_compliance_ratio_to_{name}") | told
+
+
+def partner(curve: Curve, curves: Sequence[Curve], run: str) -> Curve | None:
+    """The curve of another run at the same attack, benchmark, judge and seed, or at its own first seed."""
+    if run in ("", curve.run):
+        return None
+    seed = RUN.index("seed")
+    alike = [c for c in curves if c.run == run and c.where == curve.where]
+    alike.sort(key=lambda c: (c.group[seed] != curve.group[seed], c.group[seed]))
+    return alike[0] if alike else None
+
+
+def _at(curve: Curve, budgets: Sequence[float], settings: Settings) -> Iterator[Row]:
+    for factor, budget in zip(settings.factors, budgets, strict=False):
+        found = interpolate_at_budget(
+            curve.budgets, curve.shares["refusal"], budget, curve.clusters, settings.resamples, settings.seed
+        )
+        told = {"value": found.value, "low": found.low, "high": found.high}
+        yield _head(curve, "dsr_at_budget") | told | {"budget": budget, "factor": factor}
