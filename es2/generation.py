@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from es2.batching import Padded, forward_after_head, pad_right, run_head, shared_head, token_budget_batches
+from es2.batching import forward_after_head, pad_right, run_head, shared_head, token_budget_batches
 from es2.models import Cursor, LanguageModel
+
+PREFILL_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,7 @@ def generate(
     try:
         for rows in _batches(lm, n_head, [len(tokens) for tokens in own], max_new_tokens, batch_rows):
             assert head is not None
-            batch = pad_right([own[row] for row in rows], lm.device)
-            for row, tokens, finished in _generate_batch(lm, head, n_head, batch, rows, max_new_tokens):
+            for row, tokens, finished in _generate_batch(lm, head, n_head, own, rows, max_new_tokens):
                 text = lm.tokenizer.decode(tokens, skip_special_tokens=True).strip()
                 answers[row] = Answer(tokens, text, finished)
             if progress is not None:
@@ -67,56 +68,95 @@ def _batches(
             yield [group[place] for place in batch]
 
 
+@dataclass
+class _Running:
+    """The rows [b] that are still answered: their cache, its mask [b, t], the next token's position [b], and the
+    post-norm final states [b, d] of their last token, which predict it."""
+
+    rows: Tensor
+    cache: DynamicCache
+    mask: Tensor
+    position: Tensor
+    last: Tensor
+
+    def keep(self, kept: Tensor) -> None:
+        """Drop all rows but those at the places `kept`."""
+        self.cache.batch_select_indices(kept)
+        self.rows, self.mask, self.position = self.rows[kept.cpu()], self.mask[kept], self.position[kept]
+
+
 def _generate_batch(
-    lm: LanguageModel, head: DynamicCache, n_head: int, batch: Padded, rows: list[int], max_new_tokens: int
+    lm: LanguageModel,
+    head: DynamicCache,
+    n_head: int,
+    own: Sequence[Sequence[int]],
+    rows: list[int],
+    max_new_tokens: int,
 ) -> list[tuple[int, list[int], bool]]:
     """Greedy answers to one batch: (row, tokens, finished) for each of its rows."""
     ends = torch.tensor(sorted(lm.end_tokens()), device=lm.device)
-    alive = torch.tensor(rows)
-    lm.cursor = Cursor(alive, batch.lengths - 1, step=0)
-    states, cache = forward_after_head(lm, head, n_head, batch)
-    last = states[torch.arange(len(rows)), batch.lengths - 1]
-    mask = torch.cat([batch.mask.new_ones(len(rows), n_head), batch.mask], dim=1)
-    position = n_head + batch.lengths
+    running = _prefill(lm, head, n_head, own, rows)
     tokens: dict[int, list[int]] = {row: [] for row in rows}
     done: list[tuple[int, list[int], bool]] = []
     for step in range(1, max_new_tokens + 1):
-        new = lm.logits(last).argmax(dim=-1)
+        new = lm.logits(running.last).argmax(dim=-1)
         ended = torch.isin(new, ends)
-        for row, token, end in zip(alive.tolist(), new.tolist(), ended.tolist(), strict=True):
+        for row, token, end in zip(running.rows.tolist(), new.tolist(), ended.tolist(), strict=True):
             if end:
                 done.append((row, tokens[row], True))
             else:
                 tokens[row].append(token)
         if ended.any():
             kept = torch.nonzero(~ended).squeeze(1)
-            cache.batch_select_indices(kept)
-            alive, new, mask, position = alive[kept.cpu()], new[kept], mask[kept], position[kept]
-        if step == max_new_tokens or len(alive) == 0:
+            running.keep(kept)
+            new = new[kept]
+        if step == max_new_tokens or len(new) == 0:
             break
-        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-        last = _decode_step(lm, cache, new, mask, position, alive, step)
-        position = position + 1
-    return done + [(row, tokens[row], False) for row in alive.tolist()]
+        _decode_step(lm, running, new, step)
+    return done + [(row, tokens[row], False) for row in running.rows.tolist()]
 
 
-def _decode_step(
-    lm: LanguageModel,
-    cache: DynamicCache,
-    new: Tensor,
-    mask: Tensor,
-    position: Tensor,
-    alive: Tensor,
-    step: int,
-) -> Tensor:
-    """Feed one token a row; post-norm final states [b, d] that predict the next."""
-    lm.cursor = Cursor(alive, torch.zeros_like(position), step)
+def _prefill(
+    lm: LanguageModel, head: DynamicCache, n_head: int, own: Sequence[Sequence[int]], rows: list[int]
+) -> _Running:
+    """Run the prompts' own tokens in small batches of like length, then join their caches for decoding.
+
+    Decoding is fastest in wide batches, reading prompts in narrow ones: there padding is most of the cost.
+    """
+    parts = []
+    for places in token_budget_batches([len(own[row]) for row in rows], PREFILL_TOKENS, most=len(rows)):
+        part = [rows[place] for place in places]
+        batch = pad_right([own[row] for row in part], lm.device)
+        lm.cursor = Cursor(torch.tensor(part), batch.lengths - 1, step=0)
+        states, cache = forward_after_head(lm, head, n_head, batch)
+        last = states[torch.arange(len(part)), batch.lengths - 1]
+        parts.append((part, cache, batch, last))
+    width = max(batch.tokens.shape[1] for _, _, batch, _ in parts)
+    joined = parts[0][1]
+    for place, layer in enumerate(joined.layers):
+        layer.keys = torch.cat([_widen(cache.layers[place].keys, n_head + width) for _, cache, _, _ in parts])
+        layer.values = torch.cat([_widen(cache.layers[place].values, n_head + width) for _, cache, _, _ in parts])
+    lengths = torch.cat([batch.lengths for _, _, batch, _ in parts])
+    ordered = torch.tensor([row for part, _, _, _ in parts for row in part])
+    mask = (torch.arange(n_head + width, device=lm.device)[None] < n_head + lengths[:, None]).long()
+    return _Running(ordered, joined, mask, n_head + lengths, torch.cat([last for _, _, _, last in parts]))
+
+
+def _widen(states: Tensor, width: int) -> Tensor:
+    """Keys or values [b, heads, t, d] with zeros up to `width` places, which the mask hides."""
+    return torch.nn.functional.pad(states, (0, 0, 0, width - states.shape[2]))
+
+
+def _decode_step(lm: LanguageModel, running: _Running, new: Tensor, step: int) -> None:
+    """Feed one token a row, so that `running` predicts the next."""
+    lm.cursor = Cursor(running.rows, torch.zeros_like(running.position), step)
+    running.mask = torch.cat([running.mask, running.mask.new_ones(len(new), 1)], dim=1)
     output = lm.decoder(
         input_ids=new[:, None],
-        attention_mask=mask,
-        position_ids=position[:, None],
-        past_key_values=cache,
+        attention_mask=running.mask,
+        position_ids=running.position[:, None],
+        past_key_values=running.cache,
         use_cache=True,
     )
-    states: Tensor = output.last_hidden_state[:, 0]
-    return states
+    running.last = output.last_hidden_state[:, 0]
+    running.position = running.position + 1

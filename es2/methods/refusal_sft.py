@@ -22,15 +22,20 @@ class RefusalSFT:
         self.layers: Sequence[int] = ()
         self.data = data
         self.answers_weight = float(settings["sft"]["own_answers"])
+        self.most = int(settings["sft"]["answer_tokens"])
         self.kl_weight = float(settings["kl"]["weight"])
 
     def example(self, prompt_id: str, draw: int) -> Example:
-        """A harmful prompt with one of the refusal texts; a safe prompt with the parent's own answer."""
+        """A harmful prompt with one of the refusal texts; a safe prompt with the parent's own answer.
+
+        Both are cut after `sft.answer_tokens`: whether to refuse is decided early, and short answers buy more prompts.
+        """
         reference = self.data.references[prompt_id]
-        if prompt_id not in self.data.harmful:
-            return reference.example()
-        refusal = self.data.refusals[draw % len(self.data.refusals)]
-        return Example(prompt_id, reference.prompt_tokens, list(refusal))
+        if prompt_id in self.data.harmful:
+            refusal = self.data.refusals[draw % len(self.data.refusals)]
+            return Example(prompt_id, reference.prompt_tokens, list(refusal)[: self.most])
+        answer, states = reference.answer_tokens[: self.most], reference.states[: self.most]
+        return Example(prompt_id, reference.prompt_tokens, answer, states)
 
     def loss(self, lm: LanguageModel, examples: Sequence[Example], outputs: Outputs) -> Loss:
         """See the class."""

@@ -10,6 +10,7 @@ from es2.errors import UserError
 from es2.prompts.cleaning import prompt_id
 from es2.prompts.leakage import check_leakage
 from es2.prompts.readers import COLUMNS, read_prompts
+from es2.prompts.rewording import add_reworded
 from es2.prompts.splits import split_sets
 
 _SET_COLUMNS = ["prompt_id", "prompt", "set", "label", "split", *COLUMNS[1:], "source", "cluster"]
@@ -30,6 +31,7 @@ def prepare_sets(
     read = pd.concat([_read_set(name, row, sources, paths) for name, row in sets.items()], ignore_index=True)
     wanted = {name: _wanted(name, row) for name, row in sets.items()}
     prompts, summary = split_sets(read, wanted, seed)
+    prompts = add_reworded(prompts, {name: int(row.get("reworded") or 0) for name, row in sets.items()})
     checks = check_leakage(prompts)
     tables = {name: prompts.loc[prompts["set"] == name, _SET_COLUMNS].reset_index(drop=True) for name in sets}
     return tables, summary, checks

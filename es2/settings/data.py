@@ -1,0 +1,116 @@
+"""Config rows about data: sources, models, prompt sets."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from es2.settings.types import Name, Names, Row, Sha256, Size, Split, Text
+
+
+class Columns(Row):
+    """How a source's table is read: its format (else told by the suffix) and the names of its columns."""
+
+    format: Literal["csv", "json", "jsonl", "parquet", "yaml"] | None = None
+    records: Text | None = None
+    prompt_column: Text | None = None
+    category_column: Text | None = None
+    form_column: Text | None = None
+    target_column: Text | None = None
+
+
+class BundledSource(Columns):
+    """A file that the package ships."""
+
+    kind: Literal["bundled"]
+    file: Text
+
+
+class WheelSource(Columns):
+    """One member of a Python wheel."""
+
+    kind: Literal["wheel"]
+    requirement: Text
+    member: Text
+    sha256: Sha256
+
+
+class HubSource(Columns):
+    """One file of a Hugging Face repository at a fixed commit."""
+
+    kind: Literal["hub"]
+    repo: Text
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    file: Text
+    repo_type: Literal["dataset", "model"] = "dataset"
+    sha256: Sha256 | None = None
+
+
+class FileSource(Columns):
+    """A file of the user's."""
+
+    kind: Literal["file"]
+    path: Text
+    sha256: Sha256 | None = None
+
+
+Source = Annotated[BundledSource | WheelSource | HubSource | FileSource, Field(discriminator="kind")]
+
+
+class Model(Row):
+    """What every model row has: the system prompt (`template`, `none`, or a text), the weights' type, the licence."""
+
+    system_prompt: Text
+    dtype: Literal["float32", "bfloat16", "float16"]
+    licence: Text | None = None
+
+
+class GgufModel(Model):
+    """A model in one GGUF file of a source."""
+
+    format: Literal["gguf"]
+    source: Name
+
+
+class FolderModel(Model):
+    """A model in a local folder of Hugging Face's form."""
+
+    format: Literal["folder"]
+    path: Text
+
+
+class HubModel(Model):
+    """A model of the hub at a fixed commit."""
+
+    format: Literal["hub"]
+    repo: Text
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+
+
+class RandomModel(Model):
+    """A tiny model with random weights and a tokenizer trained on texts of some sources: for tests only."""
+
+    format: Literal["random"]
+    architecture: Text
+    settings: dict[str, int | float | str | bool]
+    texts: Names
+    seed: Size
+
+
+ModelRow = Annotated[GgufModel | FolderModel | HubModel | RandomModel, Field(discriminator="format")]
+
+
+def model_sources(model: Model) -> list[str]:
+    """The sources that a model is made from."""
+    if isinstance(model, GgufModel):
+        return [model.source]
+    return list(model.texts) if isinstance(model, RandomModel) else []
+
+
+class PromptSet(Row):
+    """A set of prompts with one label: its sources, how many prompts each split gets, and how many copies in another
+    form each imperative defence prompt gets besides."""
+
+    label: Literal["harmful", "safe"]
+    reworded: Size = 0
+    sources: Names
+    splits: Annotated[dict[Split, Size | Literal["rest"]], Field(min_length=1)]
