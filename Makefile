@@ -1,0 +1,52 @@
+# Two commands for a newcomer: `make study` and `make test`. Each makes .venv first, once.
+# CONFIG=config/full.yaml lays a second config over the default; CORES=2 limits the cores.
+# A package index other than pip's default is pip's own business (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL; see README.md).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help study smoke test lint clean
+
+PYTHON ?= python3
+VENV ?= .venv
+CORES ?= all
+CONFIG ?=
+BIN := $(VENV)/bin
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+
+help: ## Say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+study: $(VENV)/.installed ## Run the study (CONFIG=... for a variant), make its report, print the main table
+	$(SNAKEMAKE) $(if $(CONFIG),--configfile $(CONFIG))
+	@$(MAKE) --no-print-directory report
+
+smoke: ## Run the entire graph on a tiny random model, and make its report
+	@$(MAKE) --no-print-directory study CONFIG=config/smoke.yaml
+
+.PHONY: report
+report: $(VENV)/.installed
+	@results=$$($(BIN)/python -m es2.config config/config.yaml $(CONFIG)); \
+	$(BIN)/snakemake --cores 1 $(if $(CONFIG),--configfile $(CONFIG)) --report $$results/report.html; \
+	$(BIN)/python -m es2.findings $$results; \
+	echo "The report: $$results/report.html"
+
+test: $(VENV)/.installed ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed ## Check style, types and the workflow
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+clean: ## Remove the environment and everything that a study made
+	rm -rf $(VENV) .snakemake resources logs
+	find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@

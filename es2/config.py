@@ -1,0 +1,271 @@
+"""A study's config as one checked object: what there is to do, for which model, run and seed, with which settings.
+
+`python -m es2.config` prints the JSON schema that workflow/schemas/config.schema.yaml holds, and with config files the
+results folder of their study. Torch-free.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from es2.registry import METHODS, UNTRAINED
+from es2.settings.checks import check, check_paths, check_training, own_file, sets_with, with_ancestors
+from es2.settings.errors import user_error
+from es2.settings.study import Config
+from es2.settings.training import Training
+
+Settings = dict[str, Any]
+__all__ = ["Study", "as_written", "check_files", "method_module", "own_file", "read_study", "schema", "source_file"]
+MAIN = ""
+"""The scope of the main tables; a sweep's scope is its name."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked config. A *scope* is the main study (`MAIN`) or the name of a sweep."""
+
+    config: Config
+    trainings: Mapping[str, Training] = field(repr=False)
+
+    @property
+    def scopes(self) -> list[str]:
+        """The main study, then the sweeps."""
+        return [MAIN, *self.config.sweeps]
+
+    def runs(self, scope: str = MAIN) -> list[str]:
+        """The runs of a scope with those that they start from, every run after its parent."""
+        chosen = self.config.sweeps[scope].runs if scope else self.config.select.runs
+        return with_ancestors(self.config, chosen)
+
+    def all_runs(self) -> list[str]:
+        """The runs of all scopes."""
+        return list(dict.fromkeys(run for scope in self.scopes for run in self.runs(scope)))
+
+    def bundles(self, scope: str = MAIN) -> list[str]:
+        """The bundles of a scope."""
+        return list(self.config.sweeps[scope].bundles if scope else self.config.select.bundles)
+
+    def parent(self, run: str) -> str:
+        """The run that a run starts from; "" for an untrained one."""
+        return self.config.runs[run].on or ""
+
+    def base(self, run: str) -> str:
+        """The untrained run at the root of a run's line."""
+        return with_ancestors(self.config, [run])[0]
+
+    def trained(self, run: str) -> bool:
+        """Whether a run has an adapter."""
+        return self.config.runs[run].method != UNTRAINED
+
+    def seeds(self, run: str) -> list[int]:
+        """A run's seeds: an untrained run exists once, at 0."""
+        return list(self.config.seeds) if self.trained(run) else [0]
+
+    def seed(self, run: str, seed: int) -> int:
+        """The seed at which a run stands beside another run's `seed`."""
+        return seed if self.trained(run) else 0
+
+    def rows(self, scope: str = MAIN, runs: list[str] | None = None) -> list[Settings]:
+        """The first columns of every table, for each model, run and seed of a scope."""
+        chosen = self.runs(scope) if runs is None else runs
+        return [
+            self.row(run, model, seed)
+            for model in self.config.select.models
+            for run in chosen
+            for seed in self.seeds(run)
+        ]
+
+    def row(self, run: str, model: str, seed: int) -> Settings:
+        """The first columns of every table: run, model, method, parent, seed."""
+        method = self.config.runs[run].method
+        return {"run": run, "model": model, "method": method, "parent": self.parent(run), "seed": seed}
+
+    def bundle_runs(self, bundle: str, scope: str = MAIN) -> list[str]:
+        """The runs of a scope that a bundle evaluates."""
+        wanted = self.config.bundles[bundle].runs
+        if wanted == "all":
+            return self.runs(scope)
+        if wanted == "trained":
+            return [run for run in self.runs(scope) if self.trained(run)]
+        return [run for run in self.runs(scope) if run in wanted]
+
+    def bundle(self, bundle: str) -> Settings:
+        """A bundle's row, without benchmarks of size 0."""
+        row = self.config.bundles[bundle].model_dump()
+        return row | {"benchmarks": without_zeros(row["benchmarks"])}
+
+    def searches(self, bundle: str) -> bool:
+        """Whether a bundle's attacker searches for its setting on validation."""
+        return self.config.attacks[self.config.bundles[bundle].attack].kind == "scav_adaptive"
+
+    def fitted_on(self, bundle: str, run: str) -> dict[str, str]:
+        """Where a bundle's attack is fitted for a run: {self | base | parent: run}, each model once."""
+        runs = {"self": run, "base": self.base(run), "parent": self.parent(run)}
+        found: dict[str, str] = {}
+        for name in ("self", "base", "parent"):
+            wanted = name in self.config.bundles[bundle].fitted_on
+            # A run that is its own base, or whose parent is the base, is attacked once.
+            wanted = wanted or (runs[name] == run and bool(self.config.bundles[bundle].fitted_on))
+            if wanted and runs[name] and runs[name] not in found.values():
+                found[name] = runs[name]
+        return found
+
+    def sets(self) -> dict[str, str]:
+        """The label of each selected prompt set, in the config's order."""
+        return {name: self.config.prompt_sets[name].label for name in self.config.select.prompt_sets}
+
+    def sets_of(self, label: str, split: str | None = None) -> list[str]:
+        """The selected sets of a label, those with prompts in a split."""
+        names = sets_with(self.config, split) if split else self.config.select.prompt_sets
+        return [name for name in names if self.config.prompt_sets[name].label == label]
+
+    def prompt_sources(self) -> list[str]:
+        """The sources of the selected prompt sets."""
+        rows = [self.config.prompt_sets[name] for name in self.config.select.prompt_sets]
+        return list(dict.fromkeys(source for row in rows for source in row.sources))
+
+    def task_sources(self) -> list[str]:
+        """The sources of the ability tasks."""
+        tasks = self.config.ability.tasks.values()
+        return list(dict.fromkeys(task.source for task in tasks if task.source is not None))
+
+    def training(self, run: str) -> Settings:
+        """A trained run's settings: `training` with the run's overrides, without sets of size 0."""
+        settings = self.trainings[run].model_dump()
+        return settings | {"batch": without_zeros(settings["batch"])}
+
+    def section(self, name: str) -> Settings:
+        """A section of the config as plain data, without sets of size 0."""
+        section: Settings = getattr(self.config, name).model_dump()
+        return {key: without_zeros(value) if _sizes(value) else value for key, value in section.items()}
+
+    def report(self, model: str, scope: str = MAIN) -> Settings:
+        """Who is who, for es2.reporting.Study."""
+        report = self.config.report
+        layers = "auto"
+        if self.trained(report.main):
+            layers = self.trainings[report.main].separation.layers  # type: ignore[assignment]
+        return {
+            "model": model,
+            "runs": self.runs(scope),
+            "base": self.base(report.main),
+            **report.model_dump(),
+            "harmful": self.sets_of("harmful", "test"),
+            "judge": self.config.select.judges[0],
+            "layers": layers,
+        }
+
+    def comparisons(self) -> Settings:
+        """What the tables of verdicts need to know, for es2.tables.verdicts.Settings."""
+        primary = self.config.primary
+        direct = self.config.attacks[primary.attack].kind == "direct"
+        endpoint = {
+            "run_a": primary.run,
+            "run_b": primary.against,
+            "attack": primary.attack,
+            "fitted_on": "" if direct else "self",
+            "benchmark": primary.benchmark,
+            "measure": primary.measure,
+            "judge": self.config.select.judges[0],
+        }
+        return {
+            **self.config.comparison.model_dump(),
+            "control": self.config.report.control,
+            "harmful": self.sets_of("harmful", "test"),
+            "safe": self.sets_of("safe", "test"),
+            "primary": endpoint | ({} if primary.factor is None else {"factor": primary.factor}),
+            "resamples": self.config.probes.bootstrap,
+            "seed": self.config.splits_seed,
+        }
+
+
+def without_zeros(sizes: Mapping[str, Any]) -> Settings:
+    """Sizes without those that are 0: mappings merge, so a second config file cannot delete a key."""
+    return {name: size for name, size in sizes.items() if size != 0}
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(size, int | str) for size in value.values())
+
+
+def merged(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> Settings:
+    """`settings` with `overrides` laid over them: mappings merge, everything else replaces."""
+    result = dict(settings)
+    for key, value in overrides.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def as_written(config: Mapping[str, Any]) -> Settings:
+    """The config with the key `on` of its runs, which YAML 1.1 reads as the truth value."""
+    runs = config.get("runs")
+    if not isinstance(runs, Mapping):
+        return dict(config)
+    rows = {
+        name: {"on" if key is True else key: value for key, value in row.items()} if isinstance(row, Mapping) else row
+        for name, row in runs.items()
+    }
+    return {**config, "runs": rows}
+
+
+def read_study(config: Mapping[str, Any]) -> Study:
+    """Check a config and return it as a study. Raises UserError, one sentence, for the first mistake."""
+    config = as_written(config)
+    try:
+        checked = Config.model_validate(config)
+    except ValidationError as error:
+        raise user_error(error, config) from None
+    check(checked)
+    trainings = {}
+    for name, run in checked.runs.items():
+        if run.method == UNTRAINED:
+            continue
+        settings = merged(config["training"], run.training)
+        try:
+            trainings[name] = Training.model_validate(settings)
+        except ValidationError as error:
+            raise user_error(error, settings, f"runs.{name}.training") from None
+        check_training(checked, name, trainings[name])
+    return Study(checked, trainings)
+
+
+def check_files(study: Study) -> None:
+    """Raise UserError for the first file or folder on this machine that the config names and that is not there."""
+    check_paths(study.config)
+
+
+def schema() -> str:
+    """The config's JSON schema, as YAML."""
+    head = "# Made by `python -m es2.config > workflow/schemas/config.schema.yaml`; a test compares.\n"
+    form = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    body: str = yaml.safe_dump(form, sort_keys=False, width=110)
+    return head + body
+
+
+def source_file(name: str, row: Mapping[str, Any]) -> str:
+    """The file name of a fetched source: its key and the suffix of what is fetched."""
+    origin = row.get("member") or row.get("file") or row.get("path")
+    return name + Path(str(origin)).suffix
+
+
+def method_module(method: str) -> str:
+    """The module of a training method."""
+    return METHODS[method].partition(":")[0]
+
+
+def results_folder(files: Sequence[str]) -> str:
+    """The results folder of the study that these config files, laid over each other, describe."""
+    config: Settings = {}
+    for file in files:
+        config = merged(config, yaml.safe_load(Path(file).read_text(encoding="utf-8")))
+    return f"results/{read_study(config).config.name}"
+
+
+if __name__ == "__main__":
+    print(results_folder(sys.argv[1:]) if len(sys.argv) > 1 else schema(), end="")

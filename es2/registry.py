@@ -1,0 +1,51 @@
+"""Names of the config and the module that each means; a module is imported only when its name is asked for.
+
+Torch-free, so that the workflow can read the tables. A job's fingerprint takes the one module that its name
+means and leaves this file out: a new entry reruns nothing.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from es2.errors import UserError
+
+UNTRAINED = "base"
+METHODS = {
+    "refusal_sft": "es2.methods.refusal_sft:RefusalSFT",
+    "hold": "es2.methods.separation:Hold",
+    "es2": "es2.methods.separation:Separation",
+}
+ATTACKS = {
+    "direct": "es2.attacks.direct",
+    "scav": "es2.attacks.scav",
+    "scav_adaptive": "es2.attacks.scav_adaptive",
+}
+
+
+def method(name: str) -> Any:
+    """The class of a training method (see es2.methods.base.Method)."""
+    module, _, attribute = _entry("method", METHODS, name).partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def attack(name: str) -> ModuleType:
+    """The module of an attack kind (see es2.attacks.base.AttackModule)."""
+    return import_module(_entry("attack", ATTACKS, name))
+
+
+def _entry(what: str, table: Mapping[str, str], name: str) -> str:
+    if name not in table:
+        raise UserError(f"{what} {name!r} is not known; {suggest(name, table)}")
+    return table[name]
+
+
+def suggest(name: object, known: Iterable[str]) -> str:
+    """What to write instead of an unknown name: the near ones, or all of them where none is near."""
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"there are {', '.join(names)}" if names else "there are none yet"

@@ -1,0 +1,87 @@
+"""What every script of the workflow runs in: its log, its threads, and one sentence for a user's mistake."""
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from es2.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Tee:
+    """A text stream that writes to the terminal and to the log; of a progress bar the log gets the last state."""
+
+    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+        self._terminal, self._log, self._line = terminal, log, ""
+
+    def write(self, text: str) -> int:
+        """Pass `text` on; the log gets whole lines."""
+        self._terminal.write(text)
+        self._terminal.flush()
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._log.write(line.rpartition("\r")[2] + "\n")
+        if lines:
+            self._log.flush()
+        self._line = self._line.rpartition("\r")[2] or self._line
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the terminal; the log is flushed line by line."""
+        self._terminal.flush()
+
+    def finish(self) -> None:
+        """Give the log what stands on an unfinished line."""
+        if self._line:
+            self._log.write(self._line + "\n")
+        self._log.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._terminal, name)
+
+
+@contextmanager
+def job(snakemake: Any) -> Iterator[None]:
+    """Run a script's body: stderr goes to the log and the terminal, threads as the rule says.
+
+    A UserError and a full disk end the job with one sentence on stderr and no traceback; of any other error the log
+    and the terminal get the traceback.
+    """
+    _set_threads(int(snakemake.threads))
+    terminal = sys.stderr
+    with open(snakemake.log[0], "w", encoding="utf-8") as log:
+        tee = Tee(terminal, log)
+        sys.stderr = tee
+        try:
+            yield
+        except Exception as error:
+            if (sentence := _sentence(error, snakemake)) is None:
+                traceback.print_exc()
+            else:
+                print(sentence, file=sys.stderr)
+            sys.exit(1)
+        finally:
+            sys.stderr = terminal
+            tee.finish()
+
+
+def _sentence(error: Exception, snakemake: Any) -> str | None:
+    """What to tell the user of a mistake that is not the code's."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        place = error.filename or (snakemake.output[0] if len(snakemake.output) else "the working directory")
+        return f"The disk that holds {place} is full: make room and run the same command again."
+    return None
+
+
+def _set_threads(threads: int) -> None:
+    """Tell numerical libraries their threads; torch too, if the script has imported it already."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)

@@ -1,0 +1,114 @@
+"""Greedy answers against transformers' own generate, and edits against a naive recomputation without a cache."""
+
+import pytest
+import torch
+from conftest import FAMILIES, PROMPTS
+from oracles import answer, edited_answer, n_hooks
+
+from es2.activations import edit_residual
+from es2.generation import generate
+
+N = 12
+
+
+def with_early_ends(lm, sequences):
+    """Make a token an end token that some answers contain early, some late or never."""
+    answers = [answer(lm, tokens, N)[0] for tokens in sequences]
+    places = {
+        token: [one.index(token) if token in one else N for one in answers]
+        for token in sorted({token for one in answers for token in one})
+    }
+    ends = max(places, key=lambda token: (len(set(places[token])), -token))
+    assert len(set(places[ends])) >= 3
+    lm.base.generation_config.eos_token_id = [lm.tokenizer.eos_token_id, ends]
+    return [len(one) for one in answers]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_are_those_of_transformers(load_model, family):
+    lm = load_model(family)
+    sequences = lm.chat_tokens(PROMPTS)
+    expected = [answer(lm, tokens, N) for tokens in sequences]
+    assert len({tuple(tokens) for tokens, _ in expected}) > 3
+    for rows in (1, 3, 64):
+        found = generate(lm, sequences, N, rows)
+        assert [(one.tokens, one.finished) for one in found] == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_that_end_early(load_model, family):
+    lm = load_model(family)
+    sequences = lm.chat_tokens(PROMPTS)
+    with_early_ends(lm, sequences)
+    expected = [answer(lm, tokens, N) for tokens in sequences]
+    assert any(ended for _, ended in expected)
+    for rows in (1, 3, 64):
+        found = generate(lm, sequences, N, rows)
+        assert [(one.tokens, one.finished) for one in found] == expected
+
+
+def test_an_end_at_the_limit_counts_as_finished_and_a_cut_answer_does_not(load_model):
+    lm = load_model()
+    sequences = lm.chat_tokens(PROMPTS)
+    with_early_ends(lm, sequences)
+    lengths = [(len(one.tokens), one.finished) for one in generate(lm, sequences, N)]
+    length = min(length for length, ended in lengths if ended and length > 0)
+    place = lengths.index((length, True))
+    assert generate(lm, sequences, length + 1)[place].finished
+    assert not generate(lm, sequences, length)[place].finished
+
+
+def test_no_shared_head_one_prompt_and_no_prompt(load_model):
+    lm = load_model()
+    sequences = [[5 + place, *tokens] for place, tokens in enumerate(lm.chat_tokens(PROMPTS))]
+    assert [one.tokens for one in generate(lm, sequences, N)] == [answer(lm, tokens, N)[0] for tokens in sequences]
+    assert generate(lm, sequences[:1], N)[0].tokens == answer(lm, sequences[0], N)[0]
+    assert generate(lm, [], N) == []
+
+
+def test_text_is_the_decoded_answer_and_progress_counts_prompts(load_model):
+    lm = load_model()
+    done = []
+    answers = generate(lm, lm.chat_tokens(PROMPTS), N, batch_rows=4, progress=done.append)
+    assert done == [4, 2]
+    for one in answers:
+        assert one.text == lm.tokenizer.decode(one.tokens, skip_special_tokens=True).strip()
+
+
+def push(layer, states, rows, step):
+    """An edit that depends on layer, row, step and state."""
+    direction = torch.linspace(-1, 1, states.shape[-1])
+    along = (states * direction).sum(dim=-1, keepdim=True)
+    return states + (1.0 + 0.3 * rows[:, None] + 0.2 * step + layer - 0.2 * along) * direction
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("ends", [False, True])
+def test_edits_act_at_the_last_prompt_token_and_every_generated_one(load_model, family, ends):
+    lm = load_model(family)
+    sequences = lm.chat_tokens(PROMPTS[:4])
+    plain = [one.tokens for one in generate(lm, sequences, 8)]
+    layers = [0, 2]
+    if ends:
+        edited = [edited_answer(lm, tokens, 8, layers, push, row) for row, tokens in enumerate(sequences)]
+        lm.base.generation_config.eos_token_id = [1, edited[0][2]]
+    expected = [edited_answer(lm, tokens, 8, layers, push, row) for row, tokens in enumerate(sequences)]
+    assert expected != plain
+    for rows in (1, 3, 64):
+        with edit_residual(lm, layers, push):
+            found = generate(lm, sequences, 8, rows)
+        assert [one.tokens for one in found] == expected
+    assert n_hooks(lm) == 0
+    assert lm.cursor is None
+
+
+def test_cursor_is_reset_after_an_exception(load_model):
+    lm = load_model()
+
+    def broken(layer, states, rows, step):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), edit_residual(lm, [1], broken):
+        generate(lm, lm.chat_tokens(PROMPTS), 3)
+    assert lm.cursor is None
+    assert n_hooks(lm) == 0

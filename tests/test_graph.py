@@ -1,0 +1,209 @@
+"""The graph: it builds for every config, its rules are complete, and an edit reruns exactly what uses it.
+
+The last is shown on a copy of the repository in which every script only writes its outputs, so that the whole smoke
+graph runs in seconds, with the imports that the real scripts have.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("Snakefile", "config", "es2", "profiles", "workflow")
+STUB = """
+from pathlib import Path
+for path in snakemake.output:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(path)
+"""
+RULES = [
+    (path.name, text)
+    for path in sorted((ROOT / "workflow/rules").glob("*.smk"))
+    for text in re.split(r"^(?=rule \w+:)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+]
+WORKERS = [text for name, text in RULES if name != "milestones.smk"]
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in a folder, with the es2 that lies there."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def jobs(done: subprocess.CompletedProcess[str]) -> Counter[str]:
+    """Number of jobs by rule in what a dry run says."""
+    assert done.returncode == 0, done.stderr[-2000:]
+    table = (done.stdout + done.stderr).partition("Job stats:")[2].partition("total ")[0]
+    return Counter({name: int(count) for name, count in re.findall(r"^(\w[\w.]*) +(\d+)$", table, re.MULTILINE)})
+
+
+def copy_repository(folder: Path) -> None:
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+
+
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory):
+    """A clean copy of the repository for dry runs."""
+    folder = tmp_path_factory.mktemp("dry")
+    copy_repository(folder)
+    return folder
+
+
+def test_the_default_study_is_the_size_that_it_says(dry):
+    counts = jobs(snakemake(dry, "-n"))
+    assert counts["finetune"] == 3
+    assert counts["extract_embeddings"] == counts["measure_separability"] == counts["measure_drift"] == 4
+    assert counts["generate_answers"] == counts["judge_answers"] == 11
+    assert counts["record_reference"] == 2
+    assert counts["merge_adapter"] == 1
+
+
+@pytest.mark.parametrize("config", ["full", "smoke"])
+def test_the_graph_of_every_variant_builds(dry, config):
+    assert jobs(snakemake(dry, "-n", "--configfile", f"config/{config}.yaml"))["all"] == 1
+
+
+def test_a_sweep_trains_its_own_runs_only(dry):
+    counts = jobs(snakemake(dry, "-n", "dose_response"))
+    assert counts["finetune"] == 7
+    assert counts["run_lm_eval"] == 0
+
+
+def test_every_milestone_is_a_target(dry):
+    done = snakemake(dry, "--list-target-rules")
+    said = (done.stdout + done.stderr).split()
+    milestones = ["separability", "training", "evaluation", "tables", "figures", "dose_response", "model_smollm2_135m"]
+    assert not [name for name in milestones if name not in said]
+
+
+def test_the_rulegraph_is_drawn(dry):
+    assert "digraph" in snakemake(dry, "--rulegraph").stdout
+
+
+def test_a_mistake_in_the_config_is_one_sentence_without_traceback(dry):
+    (dry / "mine.yaml").write_text("training: {step: 3}\n")
+    done = snakemake(dry, "-n", "--configfile", "mine.yaml")
+    assert done.returncode != 0
+    assert "training.step: there is no such key; did you mean steps" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", WORKERS, ids=[text.partition(":")[0] for text in WORKERS])
+def test_every_rule_is_complete(text):
+    name = re.match(r"rule (\w+):", text)[1]
+    for part in ("log:", "benchmark:", "threads:", "mem_mb=", "runtime=", f'code=code("{name}"', f"../scripts/{name}.py"):
+        assert part in text, f"{name} lacks {part}"
+    assert re.match(r'rule \w+:\n    """[A-Z].+\."""\n', text), f"{name} has no docstring of one sentence or more"
+
+
+def test_every_script_has_its_rule():
+    names = {re.match(r"rule (\w+):", text)[1] for text in WORKERS}
+    assert {path.stem for path in (ROOT / "workflow/scripts").glob("*.py")} == names
+
+
+def test_answers_are_never_in_the_report():
+    assert not [text for text in WORKERS if re.search(r"report\(\s*\"[^\"]*answers", text)]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A copy in which the smoke graph has run, its scripts reduced to their imports."""
+    folder = tmp_path_factory.mktemp("ran")
+    copy_repository(folder)
+    for script in (folder / "workflow/scripts").glob("*.py"):
+        imports = re.findall(r"^(?:import|from) .+?(?:\n(?=\S)|\)$|$)", script.read_text(), re.MULTILINE | re.DOTALL)
+        lines = [line for block in imports for line in block.splitlines()]
+        script.write_text("if False:\n" + "".join(f"    {line}\n" for line in lines) + STUB)
+    done = snakemake(folder, "--configfile", "config/smoke.yaml")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+@pytest.fixture
+def edit(ran):
+    """Edit a module of the copy for one test."""
+    before: dict[Path, bytes] = {}
+
+    def change(module: str, line: str) -> None:
+        path = ran / module
+        before[path] = path.read_bytes()
+        path.write_text(path.read_text() + line)
+
+    yield change
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+def again(folder: Path) -> tuple[Counter[str], str]:
+    """The jobs that a second run would do, and what it says of them."""
+    done = snakemake(folder, "-n", "--configfile", "config/smoke.yaml")
+    return jobs(done), done.stdout + done.stderr
+
+
+def own_reason(said: str) -> set[tuple[str, str, str]]:
+    """Rule, run and bundle of the jobs that run because their own parameters changed."""
+    blocks = re.split(r"\n(?=\[)", said.partition("Job stats:")[2])
+    changed = [block for block in blocks if "Params have changed" in block and "wildcards:" in block]
+    found = set()
+    for block in changed:
+        values = dict(re.findall(r"(\w+)=([^,\s]+)", block.partition("wildcards:")[2].partition("\n")[0]))
+        name = re.search(r"rule (\w+):", block)
+        assert name is not None
+        found.add((name[1], values.get("run", ""), values.get("bundle", "")))
+    return found
+
+
+def test_a_second_run_has_nothing_to_do(ran):
+    assert "Nothing to be done" in again(ran)[1]
+
+
+def test_a_comment_reruns_nothing(ran, edit):
+    for module in ("es2/losses/separation.py", "es2/models.py", "es2/plots/style.py", "es2/scripting.py"):
+        edit(module, "\n# a comment\n")
+    assert "Nothing to be done" in again(ran)[1]
+
+
+def test_an_edit_of_a_plot_reruns_that_plot_alone(ran, edit):
+    edit("es2/plots/robustness.py", "\nEDITED = 1\n")
+    assert set(again(ran)[0]) == {"plot_robustness", "all"}
+
+
+def test_an_edit_of_the_separation_loss_retrains_es2_and_never_touches_the_base(ran, edit):
+    edit("es2/losses/separation.py", "\nEDITED = 1\n")
+    counts, said = again(ran)
+    assert own_reason(said) == {("finetune", "es2", "")}
+    assert counts["extract_embeddings"] == counts["measure_separability"] == counts["finetune"] == 1
+    assert counts["record_reference"] == counts["convert_model"] == counts["prepare_prompts"] == 0
+
+
+def test_an_edit_of_one_attack_reruns_that_attack(ran, edit):
+    edit("es2/attacks/scav_adaptive.py", "\nEDITED = 1\n")
+    changed = own_reason(again(ran)[1])
+    assert changed == {("generate_answers", run, "scav_adaptive") for run in ("refusal_sft", "es2")}
+
+
+def test_a_changed_setting_reruns_what_reads_it(ran):
+    (ran / "mine.yaml").write_text("runs: {es2: {training: {steps: 7}}}\n")
+    done = snakemake(ran, "-n", "--configfile", "config/smoke.yaml", "mine.yaml")
+    counts = jobs(done)
+    assert counts["finetune"] == 1
+    assert counts["prepare_prompts"] == 0
+
+
+def test_an_edit_of_a_bundled_file_is_noticed(ran, edit):
+    edit("es2/prompts/bundled/refusals.jsonl", '{"text": "I would rather not."}\n')
+    counts = again(ran)[0]
+    assert counts["fetch_source"] == 1
+    assert counts["prepare_prompts"] == 0

@@ -1,0 +1,283 @@
+"""Paths and look-ups that the rules share. What a config means is es2.config's business."""
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+RESULTS = f"results/{study.config.name}"
+MODELS = f"{RESULTS}/models/"
+SCRIPTS = Path(workflow.basedir, "workflow", "scripts")
+ADAPTER = ["adapter/adapter_config.json", "adapter/adapter_model.safetensors"]
+REFERENCE = ["reference/answers.jsonl", "reference/states.safetensors"]
+SOURCES = {name: source_file(name, row.model_dump()) for name, row in study.config.sources.items()}
+SWEEPS = {"": "", **{f"{name}/": name for name in study.config.sweeps}}
+SETS = study.sets()
+JUDGE = study.config.judges[study.config.select.judges[0]]
+JUDGE_MODULES = [JUDGES[row.kind] for row in study.config.judges.values()]
+PAGE_TABLES = ["dsr", "robustness", "paired", "separability", "ability"]
+TABLES = [*PAGE_TABLES, "training", "verdicts", "settings", "cost", "findings", "main", "targets"]
+FIGURES = ["separability", "projection", "training", "robustness", "dsr", "dose_response", "tradeoff"]
+SWEEP_TABLES = ["dsr", "robustness", "paired", "separability", "training", "verdicts", "settings"]
+SWEEP_FIGURES = ["dose_response", "robustness", "separability", "training"]
+MODELS_SELECTED = study.config.select.models
+PACKAGES = ["torch", "transformers", "peft", "lm-eval", "scikit-learn", "scipy", "statsmodels", "snakemake"]
+SETTINGS = {"name", "seeds", "splits_seed", "prompt_sets", "extraction", "probes", "reference", "bundles", "generation"}
+THREADS, GPUS = study.config.threads, study.config.gpus
+
+
+def one_of(names: Iterable[str]) -> str:
+    """A wildcard's constraint: one of these names."""
+    return "|".join(map(re.escape, names))
+
+
+def data(name: str) -> str:
+    """The fetched file of a source."""
+    return f"resources/sources/{SOURCES[name]}"
+
+
+def prompts() -> list[str]:
+    """The prompt sets of the study."""
+    return [f"{RESULTS}/prompts/{name}.parquet" for name in SETS]
+
+
+def at(row: dict, file: str) -> str:
+    """A file of the run that a row names."""
+    return f"{RESULTS}/models/{row['model']}/{row['run']}/s{row['seed']}/{file}"
+
+
+def row(wildcards) -> dict:
+    """The first columns of a job's tables: run, model, method, parent, seed."""
+    return study.row(wildcards.run, wildcards.model, int(wildcards.seed))
+
+
+def own(wildcards) -> dict:
+    """The run itself."""
+    return row(wildcards)
+
+
+def parent(wildcards) -> dict | None:
+    """The run that it starts from, if it is trained."""
+    return sibling(wildcards, study.parent(wildcards.run))
+
+
+def base(wildcards) -> dict:
+    """The untrained run at the root of its line."""
+    return sibling(wildcards, study.base(wildcards.run))
+
+
+def sibling(wildcards, run: str) -> dict | None:
+    """Another run of the same model, at the same seed if it is trained."""
+    return study.row(run, wildcards.model, study.seed(run, int(wildcards.seed))) if run else None
+
+
+def of(who: Callable, *files: str) -> Callable:
+    """An input: files of a run related to the job's own; none where there is no such run."""
+    return lambda wildcards: [at(who(wildcards), file) for file in files] if who(wildcards) else []
+
+
+def one(who: Callable, file: str) -> Callable:
+    """An input: one file of a run related to the job's own."""
+    return lambda wildcards: at(who(wildcards), file)
+
+
+def adapter(who: Callable) -> Callable:
+    """An input: a run's adapter; none for an untrained run."""
+    return lambda wildcards: [at(who(wildcards), file) for file in ADAPTER if study.trained(who(wildcards)["run"])]
+
+
+def manifest(wildcards) -> str:
+    """The manifest of the job's model."""
+    return f"resources/models/{wildcards.model}/manifest.json"
+
+
+def code(rule: str, kinds: Callable | list[str] = ()) -> Callable:
+    """A parameter: the fingerprint of the code behind a rule's script, with the modules that this job's names mean."""
+
+    def found(wildcards) -> str:
+        return fingerprint(SCRIPTS / f"{rule}.py", kinds(wildcards) if callable(kinds) else kinds)
+
+    return found
+
+
+def cfg(*sections: str, **more) -> Callable:
+    """A parameter: sections of the config as one plain dict, `model` being the settings of the job's model."""
+
+    def found(wildcards) -> dict:
+        settings = {name: study.section(name) for name in sections if name != "model"}
+        if "model" in sections:
+            model = study.config.models[wildcards.model]
+            settings["model"] = {"system_prompt": model.system_prompt, "dtype": model.dtype}
+        return settings | {key: value(wildcards) if callable(value) else value for key, value in more.items()}
+
+    return found
+
+
+def method_of(wildcards) -> list[str]:
+    """The module that trains a run."""
+    return [method_module(study.config.runs[wildcards.run].method)]
+
+
+def attack_of(wildcards) -> list[str]:
+    """The modules of a bundle's attack and of the judge that an adaptive attacker asks."""
+    return [registry.ATTACKS[attack(wildcards)["kind"]], JUDGES[JUDGE.kind]]
+
+
+def attack(wildcards) -> dict:
+    """The config row of a bundle's attack."""
+    return study.config.attacks[study.config.bundles[wildcards.bundle].attack].model_dump()
+
+
+def bundle(wildcards) -> dict:
+    """A bundle's config row, without benchmarks of size 0."""
+    return study.bundle(wildcards.bundle)
+
+
+def fitted_on(wildcards) -> list[str]:
+    """The names (self, base, parent) of the models that a bundle's attack is fitted on."""
+    return list(study.fitted_on(wildcards.bundle, wildcards.run))
+
+
+def probes(wildcards) -> list[str]:
+    """The probes of these models, in the same order."""
+    runs = study.fitted_on(wildcards.bundle, wildcards.run).values()
+    return [at(sibling(wildcards, run), "probes.safetensors") for run in runs]
+
+
+def attacked_embeddings(wildcards) -> list[str]:
+    """The run's own embeddings, where an attack edits them."""
+    return [at(row(wildcards), "embeddings.safetensors")] if fitted_on(wildcards) else []
+
+
+def refusals(wildcards) -> list[str]:
+    """The refusal texts that a run learns, if its method learns any."""
+    fine_tuned = study.config.runs[wildcards.run].method == "refusal_sft"
+    return [data(study.training(wildcards.run)["sft"]["refusals"])] if fine_tuned else []
+
+
+def model_source(wildcards) -> list[str]:
+    """The files that a model is made from."""
+    return [data(name) for name in model_sources(study.config.models[wildcards.model])]
+
+
+def source_input(wildcards) -> list[str]:
+    """The user's or the package's own file behind a source, so that an edit of it is noticed."""
+    file = own_file(study.config.sources[source_name(wildcards)])
+    return [] if file is None else [os.path.relpath(file)]
+
+
+def source_name(wildcards) -> str:
+    """The config key of a fetched file."""
+    return next(name for name, file in SOURCES.items() if file == wildcards.file)
+
+
+def scope(wildcards) -> str:
+    """The scope that a table or figure is of."""
+    return SWEEPS[wildcards.sweep]
+
+
+def every(file: str, wanted: Callable = lambda row: True) -> Callable:
+    """An input: one file of each run, model and seed of the scope."""
+    return lambda wildcards: [at(row, file) for row in study.rows(scope(wildcards)) if wanted(row)]
+
+
+def every_row(wanted: Callable = lambda row: True) -> Callable:
+    """A parameter: the rows of the runs whose files `every` gives, in the same order."""
+    return lambda wildcards: [row for row in study.rows(scope(wildcards)) if wanted(row)]
+
+
+def is_trained(row: dict) -> bool:
+    """Whether a row's run has an adapter."""
+    return study.trained(row["run"])
+
+
+def evaluated(scope: str) -> list[tuple[dict, str]]:
+    """The evaluation jobs of a scope: each run's row with a bundle."""
+    return [
+        (row, bundle) for bundle in study.bundles(scope) for row in study.rows(scope, study.bundle_runs(bundle, scope))
+    ]
+
+
+def answers(scope: str) -> list[str]:
+    """All answer files of a scope."""
+    return [at(row, f"answers/{bundle}.jsonl") for row, bundle in evaluated(scope)]
+
+
+def verdicts(scope: str) -> list[str]:
+    """All verdict tables of a scope."""
+    judges = study.config.select.judges
+    return [at(row, f"verdicts/{bundle}.{judge}.csv") for row, bundle in evaluated(scope) for judge in judges]
+
+
+def searched(scope: str) -> list[tuple[dict, str]]:
+    """The evaluation jobs in which the attacker searched for its setting."""
+    return [(row, bundle) for row, bundle in evaluated(scope) if study.searches(bundle)]
+
+
+def searches(scope: str) -> list[str]:
+    """The search tables of these jobs."""
+    return [at(row, f"answers/{bundle}.search.csv") for row, bundle in searched(scope)]
+
+
+def main_layers(model: str) -> str:
+    """Where the layers stand that `auto` means for the study's main run: with its parent, at the first seed."""
+    main = study.config.report.main
+    start = study.parent(main) or main
+    return at(study.row(start, model, study.seed(start, study.config.seeds[0])), "layers.json")
+
+
+def first_seed(wildcards) -> list[dict]:
+    """The rows of one model's runs in a scope, each at its first seed."""
+    runs = study.runs(scope(wildcards))
+    return [study.row(run, wildcards.model, study.seeds(run)[0]) for run in runs]
+
+
+def study_of(wildcards) -> dict:
+    """Who is who, for the figures of one model and scope."""
+    return study.report(wildcards.model, scope(wildcards))
+
+
+def card_settings(wildcards) -> dict:
+    """What a model card states that no table holds."""
+    names = [*study.prompt_sources(), *model_sources(study.config.models[wildcards.model])]
+    return {
+        **study.report(wildcards.model),
+        "origin": study.config.models[wildcards.model].model_dump(exclude_none=True),
+        "sources": {name: study.config.sources[name].model_dump(exclude_none=True) for name in names},
+    }
+
+
+def documents(scope: str) -> list[tuple[str, dict]]:
+    """JSON files whose contents are settings, each with whose they are: manifests and chosen layers."""
+    models = [
+        (f"resources/models/{model}/manifest.json", {"model": model, "prefix": "manifest"}) for model in MODELS_SELECTED
+    ]
+    chosen = [(at(row, "layers.json"), {**row, "keys": ["layers", "rule"]}) for row in study.rows(scope)]
+    return models + chosen
+
+
+def settings_facts(scope: str) -> list[dict]:
+    """The config's own settings, each with the run, model or attack that it belongs to."""
+    whole = study.config.model_dump(exclude_none=True, include=SETTINGS)
+    models = [
+        {"model": name, "values": study.config.models[name].model_dump(exclude_none=True)} for name in MODELS_SELECTED
+    ]
+    runs = [{**row, "values": study.training(row["run"])} for row in study.rows(scope) if is_trained(row)]
+    attacks = [
+        {"attack": name, "values": study.config.attacks[name].model_dump()}
+        for name in dict.fromkeys(study.config.bundles[bundle].attack for bundle in study.bundles(scope))
+    ]
+    return [{"values": whole}, *models, *runs, *attacks]
+
+
+def files_of_run(row: dict) -> list[str]:
+    """What the milestone of a model makes of one run."""
+    verdicts_of_run = [
+        f"verdicts/{bundle}.{judge}.csv"
+        for bundle in study.bundles()
+        for judge in study.config.select.judges
+        if row["run"] in study.bundle_runs(bundle)
+    ]
+    trained = ["training.csv"] if is_trained(row) else []
+    merged = ["merged/check.json"] if row["run"] in study.config.release else []
+    return ["separability.csv", "drift.csv", "lm_eval.json", *trained, *merged, *verdicts_of_run]

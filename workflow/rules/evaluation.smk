@@ -1,0 +1,64 @@
+"""Evaluation: a run and a bundle of attack x benchmark cells -> answers -> verdicts (sections 6 and 7)."""
+
+
+rule generate_answers:
+    """Answer the benchmarks of one bundle on one loaded model. The answers may be harmful: their owner alone reads them."""
+    input:
+        model=manifest,
+        adapter=adapter(own),
+        prompts=prompts(),
+        embeddings=attacked_embeddings,
+        probes=probes,
+    output:
+        answers="<run>/answers/{bundle}.jsonl",
+        search="<run>/answers/{bundle}.search.csv",
+    log:
+        "<logs>/generate_answers/<job>/{bundle}.log",
+    benchmark:
+        "<timings>/generate_answers/<job>/{bundle}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=6000,
+        runtime=720,
+        gpu=GPUS,
+    params:
+        row=row,
+        bundle=lambda w: w.bundle,
+        fitted_on=fitted_on,
+        cfg=cfg(
+            "model",
+            "generation",
+            attack=attack,
+            bundle=bundle,
+            sets=SETS,
+            validation_sets=study.sets_of("harmful", "validation"),
+            judge=JUDGE.model_dump(),
+        ),
+        code=code("generate_answers", attack_of),
+    script:
+        "../scripts/generate_answers.py"
+
+
+rule judge_answers:
+    """Give every answer of one bundle its verdict: refusal, compliance, degenerate, or missing. The table has no text."""
+    input:
+        answers="<run>/answers/{bundle}.jsonl",
+        prompts=prompts(),
+    output:
+        verdicts="<run>/verdicts/{bundle}.{judge}.csv",
+    log:
+        "<logs>/judge_answers/<job>/{bundle}.{judge}.log",
+    benchmark:
+        "<timings>/judge_answers/<job>/{bundle}.{judge}.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        row=row,
+        name=lambda w: w.judge,
+        judge=lambda w: study.config.judges[w.judge].model_dump(),
+        code=code("judge_answers", lambda w: [JUDGES[study.config.judges[w.judge].kind]]),
+    script:
+        "../scripts/judge_answers.py"

@@ -1,0 +1,48 @@
+"""Models: a source -> a folder of safetensors weights with a manifest of hashes -> embeddings of all prompts."""
+
+
+rule convert_model:
+    """Bring one model into the study's folder form; everything else depends on the manifest, which holds the hashes."""
+    input:
+        source=model_source,
+    output:
+        manifest="resources/models/{model}/manifest.json",
+    log:
+        "<logs>/convert_model/{model}.log",
+    benchmark:
+        "<timings>/convert_model/{model}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        name=lambda w: w.model,
+        cfg=lambda w: study.config.models[w.model].model_dump(exclude_none=True),
+        code=code("convert_model"),
+    script:
+        "../scripts/convert_model.py"
+
+
+rule extract_embeddings:
+    """Embed every prompt of one run: the residual stream after each block at the last prompt token."""
+    input:
+        model=manifest,
+        adapter=adapter(own),
+        prompts=prompts(),
+    output:
+        embeddings="<run>/embeddings.safetensors",
+    log:
+        "<logs>/extract_embeddings/<job>.log",
+    benchmark:
+        "<timings>/extract_embeddings/<job>.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=GPUS,
+    params:
+        row=row,
+        cfg=cfg("model", "extraction"),
+        code=code("extract_embeddings"),
+    script:
+        "../scripts/extract_embeddings.py"

@@ -1,0 +1,60 @@
+"""Training: a parent's own answers and states -> an adapter, relative to the shipped base (sections 4 and 5)."""
+
+
+rule record_reference:
+    """Record a parent's own answers, with its states along them: what its children are held to and measured by."""
+    input:
+        model=manifest,
+        adapter=adapter(own),
+        prompts=prompts(),
+    output:
+        answers="<run>/reference/answers.jsonl",
+        states="<run>/reference/states.safetensors",
+    log:
+        "<logs>/record_reference/<job>.log",
+    benchmark:
+        "<timings>/record_reference/<job>.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=5000,
+        runtime=120,
+        gpu=GPUS,
+    params:
+        row=row,
+        cfg=cfg("model", "generation", "reference", sets=SETS, judge=JUDGE.model_dump()),
+        code=code("record_reference", [JUDGES[JUDGE.kind]]),
+    script:
+        "../scripts/record_reference.py"
+
+
+rule finetune:
+    """Train one run's adapter from its parent's. Checkpoints are no output, so that they outlive a killed job."""
+    input:
+        model=manifest,
+        adapter=adapter(parent),
+        prompts=prompts(),
+        layers=one(parent, "layers.json"),
+        embeddings=one(parent, "embeddings.safetensors"),
+        answers=one(parent, REFERENCE[0]),
+        states=one(parent, REFERENCE[1]),
+        refusals=refusals,
+    output:
+        adapter_config="<run>/adapter/adapter_config.json",
+        adapter_weights="<run>/adapter/adapter_model.safetensors",
+        table="<run>/training.csv",
+    log:
+        "<logs>/finetune/<job>.log",
+    benchmark:
+        "<timings>/finetune/<job>.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=6000,
+        runtime=720,
+        gpu=GPUS,
+    params:
+        row=row,
+        cfg=cfg("model", "reference", sets=SETS, training=lambda w: study.training(w.run)),
+        checkpoints=lambda w: at(row(w), "checkpoints"),
+        code=code("finetune", method_of),
+    script:
+        "../scripts/finetune.py"

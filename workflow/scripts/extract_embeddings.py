@@ -1,0 +1,15 @@
+"""Embeddings of every prompt at every layer, at the last prompt token."""
+
+from es2.embeddings import Embeddings, extract, save_embeddings
+from es2.models import load_run
+from es2.prompts.tables import read_prompt_tables, unique_texts
+from es2.scripting import job
+
+with job(snakemake):
+    cfg = snakemake.params.cfg
+    lm = load_run(snakemake.input.model, snakemake.input.adapter, cfg["model"])
+    texts = unique_texts(read_prompt_tables(snakemake.input.prompts))
+    values = extract(lm, list(texts.values()), cfg["extraction"]["batch_tokens"])
+    about = {key: str(value) for key, value in snakemake.params.row.items()}
+    embeddings = Embeddings(list(texts), values)
+    save_embeddings(snakemake.output.embeddings, embeddings, template_sha256=lm.template_sha256(), **about)

@@ -1,0 +1,24 @@
+"""One run's answers to one bundle of attack x benchmark cells, on one loaded model."""
+
+from es2.embeddings import load_embeddings
+from es2.evaluation import evaluate_bundle
+from es2.files import write_csv, write_jsonl
+from es2.models import load_run
+from es2.probes import ProbeSet
+from es2.progress import progress
+from es2.prompts.tables import read_prompt_tables
+from es2.scripting import job
+
+with job(snakemake):
+    cfg = snakemake.params.cfg
+    lm = load_run(snakemake.input.model, snakemake.input.adapter, cfg["model"])
+    prompts = read_prompt_tables(snakemake.input.prompts)
+    probes = {
+        name: ProbeSet.load(path)
+        for name, path in zip(snakemake.params.fitted_on, snakemake.input.probes, strict=True)
+    }
+    embeddings = load_embeddings(snakemake.input.embeddings) if snakemake.input.embeddings else None
+    with progress("answers") as advance:
+        rows, search = evaluate_bundle(lm, cfg, snakemake.params.row, prompts, probes, embeddings, advance)
+    write_csv(search, snakemake.output.search)
+    write_jsonl(snakemake.output.answers, rows, private=True)
