@@ -23,9 +23,7 @@ class Padded:
 def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> Padded:
     """Pad with token 0, which the mask hides, to the longest sequence."""
     longest = max(len(sequence) for sequence in sequences)
-    tokens = torch.tensor(
-        [[*sequence, *[0] * (longest - len(sequence))] for sequence in sequences], device=device
-    )
+    tokens = torch.tensor([[*sequence, *[0] * (longest - len(sequence))] for sequence in sequences], device=device)
     lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
     mask = (torch.arange(longest, device=device)[None] < lengths[:, None]).long()
     return Padded(tokens, mask, lengths)
@@ -35,7 +33,7 @@ def shared_head(sequences: Sequence[Sequence[int]]) -> int:
     """Length of the longest common prefix that leaves every sequence at least one token of its own."""
     if not sequences:
         return 0
-    first, last = min(sequences), max(sequences)
+    first, last = min(sequences), max(sequences)  # type: ignore[type-var]
     limit = min(len(sequence) for sequence in sequences) - 1
     length = 0
     while length < limit and first[length] == last[length]:
@@ -68,8 +66,8 @@ def repeat_head(head: DynamicCache, n_rows: int) -> DynamicCache:
     repeated = copy.copy(head)
     repeated.layers = [copy.copy(layer) for layer in head.layers]
     for layer in repeated.layers:
-        layer.keys = layer.keys.expand(n_rows, -1, -1, -1)
-        layer.values = layer.values.expand(n_rows, -1, -1, -1)
+        layer.keys = layer.keys.expand(n_rows, -1, -1, -1)  # type: ignore[union-attr]
+        layer.values = layer.values.expand(n_rows, -1, -1, -1)  # type: ignore[union-attr]
     return repeated
 
 

@@ -77,9 +77,7 @@ def copy_folder(source: Path, folder: Path) -> None:
     _save(model, AutoTokenizer.from_pretrained(str(source), local_files_only=True), folder)
 
 
-def make_random(
-    architecture: str, settings: Mapping[str, Any], texts: Sequence[str], seed: int, folder: Path
-) -> None:
+def make_random(architecture: str, settings: Mapping[str, Any], texts: Sequence[str], seed: int, folder: Path) -> None:
     """Save a randomly initialised model of a family (llama, qwen2, mistral, gemma) with a tokenizer of `texts`.
 
     For tests and the smoke study only: such a model shows that the chain runs, nothing else.
@@ -100,9 +98,7 @@ def tiny_tokenizer(texts: Sequence[str], vocabulary: int = 1000) -> PreTrainedTo
     from tokenizers import ByteLevelBPETokenizer
 
     trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(
-        texts, vocab_size=vocabulary, special_tokens=TINY_SPECIAL, show_progress=False
-    )
+    trained.train_from_iterator(texts, vocab_size=vocabulary, special_tokens=TINY_SPECIAL, show_progress=False)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=trained._tokenizer,
         eos_token="<|end|>",
@@ -115,9 +111,7 @@ def tiny_tokenizer(texts: Sequence[str], vocabulary: int = 1000) -> PreTrainedTo
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """Write `manifest.json`: the hash of every file in the folder and where the model came from (`about`)."""
-    files = {
-        path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != "manifest.json"
-    }
+    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != "manifest.json"}
     write_json(folder / "manifest.json", {"files": files, **about})
 
 

@@ -49,9 +49,7 @@ def _drift_of(lm: LanguageModel, name: str, part: Sequence[Reference]) -> list[d
             text = lm.tokenizer.decode(reference.answer_tokens, skip_special_tokens=True)
             values["perplexity"] = math.exp(nats.mean().item())
             values["bits_per_byte"] = nats.sum().item() / math.log(2) / max(1, len(text.encode()))
-        rows += [
-            {"task": task, "prompt_id": reference.prompt_id, "value": value} for task, value in values.items()
-        ]
+        rows += [{"task": task, "prompt_id": reference.prompt_id, "value": value} for task, value in values.items()]
     return rows
 
 

@@ -29,9 +29,7 @@ class Embeddings:
         place = {prompt_id: index for index, prompt_id in enumerate(self.prompt_ids)}
         missing = [prompt_id for prompt_id in prompt_ids if prompt_id not in place]
         if missing:
-            raise UserError(
-                f"embeddings: {len(missing)} prompts have none (first: {missing[0]}); extract them again"
-            )
+            raise UserError(f"embeddings: {len(missing)} prompts have none (first: {missing[0]}); extract them again")
         return self.values[[place[prompt_id] for prompt_id in prompt_ids]]
 
 

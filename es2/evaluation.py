@@ -35,9 +35,7 @@ def evaluate_bundle(
     evaluation = Evaluation(
         lm=lm,
         row=row,
-        benchmarks={
-            name: benchmark(prompts, name, most) for name, most in bundle["benchmarks"].items() if most
-        },
+        benchmarks={name: benchmark(prompts, name, most) for name, most in bundle["benchmarks"].items() if most},
         validation=validation.reset_index(drop=True),
         probes=probes,
         embeddings=embeddings,

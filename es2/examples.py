@@ -58,9 +58,7 @@ def run_examples(lm: LanguageModel, examples: Sequence[Example], layers: Sequenc
     rows = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor(lengths))
     columns = torch.cat([torch.arange(start, start + n) for start, n in zip(starts, lengths, strict=True)])
     first = torch.cat([torch.arange(n) for n in lengths]) == 0
-    targets = torch.tensor(
-        [token for example in examples for token in example.answer_tokens], device=lm.device
-    )
+    targets = torch.tensor([token for example in examples for token in example.answer_tokens], device=lm.device)
     return Outputs(dict(recorded), states[rows, columns], rows, targets, first)
 
 

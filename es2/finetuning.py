@@ -41,9 +41,7 @@ def finetune(lm: LanguageModel, method: type[Method], cfg: Mapping[str, Any], jo
         add_lora(lm, settings["lora"], seed)
     layers = training_layers(settings, read_json(job.input.layers)["layers"], lm.n_layers)
     refusals = [
-        tokens
-        for path in job.input.refusals
-        for tokens in refusal_tokens(lm, path, cfg["reference"]["answer_tokens"])
+        tokens for path in job.input.refusals for tokens in refusal_tokens(lm, path, cfg["reference"]["answer_tokens"])
     ]
     batch = {name: size for name, size in settings["batch"].items() if size}
     settings = {**settings, "batch": batch}
@@ -104,7 +102,7 @@ def held_out(prompts: pd.DataFrame, references: Mapping[str, Reference], embeddi
 
 
 def _pool(prompts: pd.DataFrame, references: Mapping[str, Reference], name: str) -> list[str]:
-    """The set's defence prompts, without harmless ones that the parent answered in a loop: no model should learn that."""
+    """The set's defence prompts, without harmless ones that the parent answered in a loop: not to be learnt."""
     defence = prompts[(prompts["set"] == name) & (prompts["split"] == "defence")]
     pool = [
         row.prompt_id
@@ -112,25 +110,19 @@ def _pool(prompts: pd.DataFrame, references: Mapping[str, Reference], name: str)
         if row.prompt_id in references and (row.label == "harmful" or references[row.prompt_id].verdict != "degenerate")
     ]
     if not pool:
-        raise UserError(
-            f"training.batch.{name}: the set has no defence prompts that the parent answered; give it some"
-        )
+        raise UserError(f"training.batch.{name}: the set has no defence prompts that the parent answered; give it some")
     return pool
 
 
 def _fingerprint(settings: Mapping[str, Any], code: str, seed: int, files: list[str]) -> str:
-    parts = json.dumps(
-        [dict(settings), code, seed, [sha256_file(path) for path in files]], sort_keys=True, default=str
-    )
+    parts = json.dumps([dict(settings), code, seed, [sha256_file(path) for path in files]], sort_keys=True, default=str)
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def _write(lm: LanguageModel, trained: Trained, job: Any) -> None:
     """Adapter and training table; said aloud if training stopped early."""
     if trained.stopped:
-        print(
-            f"stopped early: {trained.stopped}; the adapter of step {trained.steps} is kept", file=sys.stderr
-        )
+        print(f"stopped early: {trained.stopped}; the adapter of step {trained.steps} is kept", file=sys.stderr)
     table = pd.DataFrame(trained.rows)
     table = table.reindex(columns=[*COLUMNS, *[name for name in table if name not in COLUMNS]])
     table["kept"] = table["step"] <= trained.steps

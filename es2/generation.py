@@ -134,8 +134,8 @@ def _prefill(
     width = max(batch.tokens.shape[1] for _, _, batch, _ in parts)
     joined = parts[0][1]
     for place, layer in enumerate(joined.layers):
-        layer.keys = torch.cat([_widen(cache.layers[place].keys, n_head + width) for _, cache, _, _ in parts])
-        layer.values = torch.cat([_widen(cache.layers[place].values, n_head + width) for _, cache, _, _ in parts])
+        layer.keys = torch.cat([_widen(cache.layers[place].keys, n_head + width) for _, cache, _, _ in parts])  # type: ignore[union-attr, arg-type]
+        layer.values = torch.cat([_widen(cache.layers[place].values, n_head + width) for _, cache, _, _ in parts])  # type: ignore[union-attr, arg-type]
     lengths = torch.cat([batch.lengths for _, _, batch, _ in parts])
     ordered = torch.tensor([row for part, _, _, _ in parts for row in part])
     mask = (torch.arange(n_head + width, device=lm.device)[None] < n_head + lengths[:, None]).long()

@@ -130,9 +130,7 @@ def _probe_metrics(
     }
 
 
-def _geometry(
-    states: Tensor, norm: Array, base_norm: Array, harmful: Mask, weights: Weights
-) -> dict[str, Array]:
+def _geometry(states: Tensor, norm: Array, base_norm: Array, harmful: Mask, weights: Weights) -> dict[str, Array]:
     """Metrics [1 + R] that need no probe: centroids, spread and norms of one layer's states [n, d]."""
     mean_h, mean_s, both = _means(harmful, weights)
     centred = states - states.mean(dim=0)

@@ -73,7 +73,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Device of the input embedding."""
-        return self.base.get_input_embeddings().weight.device
+        return self.base.get_input_embeddings().weight.device  # type: ignore[return-value]
 
     @contextmanager
     def looking_at(self, cursor: Cursor | None) -> Iterator[None]:
@@ -105,11 +105,7 @@ class LanguageModel:
     def chat_tokens(self, prompts: Sequence[str]) -> list[list[int]]:
         """Token ids of each prompt in the chat template, generation prompt included."""
         texts = [self.chat_text(prompt) for prompt in prompts]
-        return (
-            [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
-            if texts
-            else []
-        )
+        return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
 
     def chat_text(self, prompt: str) -> str:
         """The chat template around one user prompt, as text."""
@@ -118,12 +114,11 @@ class LanguageModel:
             content = "" if self.system_prompt == NO_SYSTEM_PROMPT else self.system_prompt
             messages.insert(0, {"role": "system", "content": content})
         try:
-            return str(
-                self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            )
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         except TemplateError as error:
             raise UserError(
-                f"models: the chat template refuses system_prompt {self.system_prompt!r} ({error}); set it to {TEMPLATE}"
+                f"models: the chat template refuses system_prompt {self.system_prompt!r} ({error}); "
+                f"set it to {TEMPLATE}"
             ) from error
 
     def template_sha256(self) -> str:
@@ -133,9 +128,7 @@ class LanguageModel:
 
 def find_blocks(decoder: nn.Module, n_layers: int) -> nn.ModuleList:
     """The decoder's list of blocks: its one direct ModuleList of `n_layers` entries."""
-    lists = [
-        child for child in decoder.children() if isinstance(child, nn.ModuleList) and len(child) == n_layers
-    ]
+    lists = [child for child in decoder.children() if isinstance(child, nn.ModuleList) and len(child) == n_layers]
     if len(lists) != 1:
         raise UserError(
             f"models: {type(decoder).__name__} has {len(lists)} lists of {n_layers} blocks where one was expected; "
@@ -163,22 +156,20 @@ def load_model(
                 f"models: there is no {file} in {path}; let the study make it, or correct the path in the config"
             )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=getattr(torch, dtype), local_files_only=True
-    )
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=getattr(torch, dtype), local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     if tokenizer.chat_template is None:
         raise UserError(f"models: the tokenizer in {folder} has no chat template; es2 needs a chat model")
     if adapter is not None:
         model = attach_adapter(model, adapter, trainable=not merge)
         model = model.merge_and_unload() if merge else model
-    return LanguageModel(model.to(device).eval(), tokenizer, system_prompt)
+    return LanguageModel(model.to(device).eval(), tokenizer, system_prompt)  # type: ignore[arg-type]
 
 
 def load_run(
     manifest: str | Path, adapter: Sequence[str], cfg: Mapping[str, Any], *, merge: bool = True
 ) -> LanguageModel:
-    """Load a run from its files: the model's manifest, the adapter's files (none for the base), the `model` settings."""
+    """Load a run from its files: the model's manifest, the adapter's files (none for the base), `model` settings."""
     folder = Path(adapter[0]).parent if adapter else None
     return load_model(
         Path(manifest).parent, folder, dtype=cfg["dtype"], system_prompt=cfg["system_prompt"], merge=merge

@@ -165,9 +165,7 @@ class _Reduced:
     def of(cls, embeddings: Tensor) -> "_Reduced":
         """Reduce embeddings [n, L, d] by one thin QR a layer: as exact as an SVD at a fifth of its cost."""
         if not torch.isfinite(embeddings).all():
-            raise UserError(
-                "probes: an embedding is not finite: the model has collapsed, so stop its training earlier"
-            )
+            raise UserError("probes: an embedding is not finite: the model has collapsed, so stop its training earlier")
         by_layer = embeddings.transpose(0, 1)
         scale = by_layer.double().square().mean(dim=(1, 2)).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
         pairs = [torch.linalg.qr(rows.double().T / s) for rows, s in zip(by_layer, scale, strict=True)]
@@ -179,9 +177,7 @@ def _fit(reduced: _Reduced, labels: Tensor, c: Sequence[float]) -> tuple[Tensor,
     """Weight [nC, L, d] and bias [nC, L] for each C in turn; the ascending path starts each from the last."""
     harmful = labels.bool()
     if harmful.all() or not harmful.any():
-        raise UserError(
-            "probes: the fit needs harmful and safe prompts; one class of the attack split is empty"
-        )
+        raise UserError("probes: the fit needs harmful and safe prompts; one class of the attack split is empty")
     if min(c) <= 0:
         raise UserError(f"probes.c: every C must be above 0, not {list(c)}")
     ones = torch.ones_like(reduced.features[..., :1])
@@ -220,9 +216,7 @@ def _newton(design: Tensor, sign: Tensor, c: float, theta: Tensor, most: int = 2
     raise ArithmeticError(f"the probes with C = {c:g} did not converge in {most} Newton steps")
 
 
-def _damping(
-    design: Tensor, sign: Tensor, c: float, theta: Tensor, step: Tensor, decrement: Tensor
-) -> Tensor:
+def _damping(design: Tensor, sign: Tensor, c: float, theta: Tensor, step: Tensor, decrement: Tensor) -> Tensor:
     """Share [L] of each layer's Newton step, halved until the objective falls as it should (Armijo)."""
     logit, move = (torch.einsum("lnr,lr->ln", design, vector) for vector in (theta, step))
 

@@ -55,16 +55,12 @@ def record(
     ]
     states = final_states(lm, examples)
     return [
-        Reference(
-            example.prompt_id, example.prompt_tokens, example.answer_tokens, judge(prompt, answer.text), found
-        )
+        Reference(example.prompt_id, example.prompt_tokens, example.answer_tokens, judge(prompt, answer.text), found)
         for example, prompt, answer, found in zip(examples, prompts.values(), answers, states, strict=True)
     ]
 
 
-def reference_prompts(
-    prompts: pd.DataFrame, sets: Mapping[str, str], reference: Mapping[str, Any]
-) -> pd.DataFrame:
+def reference_prompts(prompts: pd.DataFrame, sets: Mapping[str, str], reference: Mapping[str, Any]) -> pd.DataFrame:
     """The prompts whose answers are recorded: all defence prompts of `sets` (children learn from them), and the first
     so many validation prompts of each set in `held_out` and test prompts of each set in `drift`."""
     parts = [prompts[prompts["set"].isin(sets) & (prompts["split"] == "defence")]]

@@ -144,9 +144,7 @@ def text_baselines(
     """
     mask, fit_mask = harmful.bool().numpy(), fit_harmful.bool().numpy()
     weights = Weights.draw(int(mask.sum()), int((~mask).sum()), n_resamples, seed)
-    fit_length, length = (
-        np.array([float(len(text.split())) for text in some]) for some in (fit_texts, texts)
-    )
+    fit_length, length = (np.array([float(len(text.split())) for text in some]) for some in (fit_texts, texts))
     alone = Weights.draw(int(fit_mask.sum()), int((~fit_mask).sum()), 0, seed)
     sign = 1.0 if auroc(fit_length[fit_mask], fit_length[~fit_mask], alone)[0] >= 0.5 else -1.0
     words = CountVectorizer()
@@ -163,9 +161,7 @@ def _take(
 ) -> _Split:
     """One split's prompts of the sets that are measured."""
     sets = {"harmful": settings.harmful_sets, "safe": settings.safe_sets}
-    rows = prompts[
-        (prompts["split"] == split) & prompts["set"].isin(settings.harmful_sets + settings.safe_sets)
-    ]
+    rows = prompts[(prompts["split"] == split) & prompts["set"].isin(settings.harmful_sets + settings.safe_sets)]
     harmful = rows["set"].isin(settings.harmful_sets).to_numpy()
     for name, count in (("harmful", harmful.sum()), ("safe", (~harmful).sum())):
         if count < 2:

@@ -212,9 +212,7 @@ def resampled_means(table: Array, clusters: Sequence[Any] | None, n_resamples: i
     sums, counts = np.zeros((n_clusters, table.shape[1])), np.zeros((n_clusters, table.shape[1]))
     np.add.at(sums, index, np.where(there, table, 0.0))
     np.add.at(counts, index, there.astype(np.float64))
-    draws = np.random.default_rng(seed).multinomial(
-        n_clusters, np.full(n_clusters, 1 / n_clusters), n_resamples
-    )
+    draws = np.random.default_rng(seed).multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), n_resamples)
     weights = np.vstack([np.ones((1, n_clusters)), draws])
     with np.errstate(invalid="ignore"):
         means: Array = (weights @ sums) / (weights @ counts)

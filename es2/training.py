@@ -96,10 +96,15 @@ def collapse(row: Mapping[str, float], stop: Mapping[str, float]) -> str | None:
     if not math.isfinite(row["loss"]):
         return f"the loss is {row['loss']} at step {row['step']}"
     if not row.get("kl_heldout", 0.0) <= stop["kl_heldout"]:  # not a number is a collapse too
-        return f"KL on held-out harmless prompts is {row['kl_heldout']:.3g} nats at step {row['step']}, bound {stop['kl_heldout']}"
+        return (
+            f"KL on held-out harmless prompts is {row['kl_heldout']:.3g} nats at step {row['step']}, "
+            f"bound {stop['kl_heldout']}"
+        )
     ratio = row.get("norm_ratio", 1.0)
     if not 1 / stop["norm_ratio"] <= ratio <= stop["norm_ratio"]:
-        return f"the embeddings' norm is {ratio:.3g} times the parent's at step {row['step']}, bound {stop['norm_ratio']}"
+        return (
+            f"the embeddings' norm is {ratio:.3g} times the parent's at step {row['step']}, bound {stop['norm_ratio']}"
+        )
     return None
 
 
@@ -123,15 +128,13 @@ def train(
 ) -> Trained:
     """Fine-tune the model's adapter in place by `method`.
 
-    On collapse (see `collapse`) the adapter goes back to the last one that passed the watch, and the reason is returned.
+    On collapse (see `collapse`) the adapter goes back to the last that passed the watch, and the reason is returned.
     """
     parameters = trainable(lm.model)
     optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, weight_decay=settings["weight_decay"])
     done, rows, best = checkpoints.load(lm.model, optimizer)
     best = best or _copy(parameters)
-    bar = tqdm(
-        total=settings["steps"], initial=done, desc="fine-tuning", unit="step", file=sys.stderr, mininterval=5
-    )
+    bar = tqdm(total=settings["steps"], initial=done, desc="fine-tuning", unit="step", file=sys.stderr, mininterval=5)
     stopped = None
     for step in range(done, settings["steps"]):
         row = _step(lm, method, optimizer, pools, settings, seed, step)
@@ -170,8 +173,7 @@ def _step(
         group["lr"] = rate
     lm.model.train()
     examples: list[Example] = [
-        method.example(prompt_id, number)
-        for prompt_id, number in draw_batch(pools, settings["batch"], seed, step)
+        method.example(prompt_id, number) for prompt_id, number in draw_batch(pools, settings["batch"], seed, step)
     ]
     loss = method.loss(lm, examples, run_examples(lm, examples, method.layers))
     row = {"step": step + 1, "loss": loss.total.item(), **loss.parts, "learning_rate": rate}

@@ -1,4 +1,4 @@
-"""The fingerprint of a script's code: what changes it, what does not, and that it covers what is imported at run time."""
+"""The fingerprint of a script's code: what changes it, what does not, that it covers what is imported at run time."""
 
 import subprocess
 import sys

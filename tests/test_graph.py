@@ -95,15 +95,24 @@ def test_the_rulegraph_is_drawn(dry):
 def test_a_mistake_in_the_config_is_one_sentence_without_traceback(dry):
     (dry / "mine.yaml").write_text("training: {step: 3}\n")
     done = snakemake(dry, "-n", "--configfile", "mine.yaml")
+    said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "training.step: there is no such key; did you mean steps" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "training.step: there is no such key; did you mean steps" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("text", WORKERS, ids=[text.partition(":")[0] for text in WORKERS])
 def test_every_rule_is_complete(text):
     name = re.match(r"rule (\w+):", text)[1]
-    for part in ("log:", "benchmark:", "threads:", "mem_mb=", "runtime=", f'code=code("{name}"', f"../scripts/{name}.py"):
+    for part in (
+        "log:",
+        "benchmark:",
+        "threads:",
+        "mem_mb=",
+        "runtime=",
+        f'code=code("{name}"',
+        f"../scripts/{name}.py",
+    ):
         assert part in text, f"{name} lacks {part}"
     assert re.match(r'rule \w+:\n    """[A-Z].+\."""\n', text), f"{name} has no docstring of one sentence or more"
 

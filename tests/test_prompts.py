@@ -36,10 +36,7 @@ def table(texts, name="main", label="harmful", source="one"):
 def distinct(n, offset=0):
     """Return n prompts of which no two share a content word."""
     letters = string.ascii_lowercase[:16]
-    names = [
-        "".join(code)
-        for code in itertools.islice(itertools.product(letters, repeat=4), offset, offset + 2 * n)
-    ]
+    names = ["".join(code) for code in itertools.islice(itertools.product(letters, repeat=4), offset, offset + 2 * n)]
     return [f"{first}k {second}k" for first, second in zip(names[::2], names[1::2], strict=True)]
 
 
@@ -159,9 +156,7 @@ def test_forms():
 
 
 def test_duplicates_go_from_the_later_set():
-    prompts = pd.concat(
-        [table(["Say hello.", "one"], "small"), table(["say  hello", "two", "Two!"], "large")]
-    )
+    prompts = pd.concat([table(["Say hello.", "one"], "small"), table(["say  hello", "two", "Two!"], "large")])
     kept = drop_duplicates(prompts.reset_index(drop=True), ["large", "small"])
     assert sorted(zip(kept["set"], kept["prompt"], strict=True)) == [
         ("large", "Two!"),
@@ -292,9 +287,7 @@ def test_sets_that_lack_a_split_drop_near_twins_and_duplicates():
 
 
 def test_sources_are_mixed_alike_in_every_split():
-    prompts = pd.concat(
-        [table(distinct(60), source="a"), table(distinct(40, 500), source="b")], ignore_index=True
-    )
+    prompts = pd.concat([table(distinct(60), source="a"), table(distinct(40, 500), source="b")], ignore_index=True)
     result, _ = split_sets(prompts, {"main": {"defence": 30, "attack": 10, "test": "rest"}}, 3)
     shares = result.groupby("split")["source"].value_counts().unstack()
     assert shares.loc["defence"].to_dict() == {"a": 18, "b": 12}
@@ -321,9 +314,7 @@ def test_too_small_and_empty_sets_say_how_many():
 def test_a_set_that_only_repeats_another_is_refused():
     texts = distinct(30)
     prompts = pd.concat([table(texts, "a"), table(texts, "b")], ignore_index=True)
-    with pytest.raises(
-        UserError, match=r"prompt_sets\.b: its splits ask for 1 prompts and there are 0 \(30 more"
-    ):
+    with pytest.raises(UserError, match=r"prompt_sets\.b: its splits ask for 1 prompts and there are 0 \(30 more"):
         split_sets(prompts, {"a": {"attack": 10, "test": "rest"}, "b": {"test": "rest"}}, 0)
 
 
@@ -395,9 +386,7 @@ def own_sets():
             "splits": {"defence": 60, "validation": 40, "test": "rest"},
         },
     }
-    return prepare_sets(
-        sets, {name: {} for name in names}, {name: BUNDLED / f"{name}.jsonl" for name in names}, 0
-    )
+    return prepare_sets(sets, {name: {} for name in names}, {name: BUNDLED / f"{name}.jsonl" for name in names}, 0)
 
 
 def test_bundled_prompts_meet_the_numbers_of_the_method(own_sets):
@@ -425,7 +414,5 @@ def test_bundled_prompts_fill_no_template(own_sets):
 
 
 def test_bundled_refusals_are_twenty_forms():
-    texts = [
-        json.loads(line)["text"] for line in (BUNDLED / "refusals.jsonl").read_text().splitlines() if line
-    ]
+    texts = [json.loads(line)["text"] for line in (BUNDLED / "refusals.jsonl").read_text().splitlines() if line]
     assert len({normalise(text) for text in texts}) >= 20

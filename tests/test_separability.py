@@ -61,14 +61,10 @@ def case() -> Case:
 
 @pytest.fixture(scope="module")
 def figures(case: Case) -> pd.DataFrame:
-    return separability(
-        case.embeddings, case.harmful, case.weight, case.bias, case.base_norm, P0, 200, seed=1
-    )
+    return separability(case.embeddings, case.harmful, case.weight, case.bias, case.base_norm, P0, 200, seed=1)
 
 
-def naive(
-    states: np.ndarray, harmful: np.ndarray, w: np.ndarray, b: float, base_norm: np.ndarray
-) -> dict[str, float]:
+def naive(states: np.ndarray, harmful: np.ndarray, w: np.ndarray, b: float, base_norm: np.ndarray) -> dict[str, float]:
     """Every metric of one layer, word for word from its definition."""
     logit, norm = states @ w + b, np.linalg.norm(states, axis=1)
     H, S = states[harmful], states[~harmful]
@@ -132,9 +128,7 @@ def test_a_resample_is_the_metric_of_the_prompts_drawn(case: Case) -> None:
     st.sampled_from([0.0, 0.01, 0.1, 0.5]),
 )
 @settings(max_examples=80, deadline=None)
-def test_scores_with_ties_rank_as_scikit_learn_ranks_them(
-    above: list[int], below: list[int], fpr: float
-) -> None:
+def test_scores_with_ties_rank_as_scikit_learn_ranks_them(above: list[int], below: list[int], fpr: float) -> None:
     harmful, safe = np.array(above, dtype=float), np.array(below, dtype=float)
     truth, scores = np.repeat([1, 0], [len(above), len(below)]), np.concatenate([harmful, safe])
     alone = Weights.draw(len(above), len(below), 0, seed=0)
@@ -146,9 +140,7 @@ def test_scores_with_ties_rank_as_scikit_learn_ranks_them(
 def test_intervals_hold_the_figures_and_repeat(case: Case, figures: pd.DataFrame) -> None:
     assert (figures["low"] <= figures["value"] + 1e-9).all()
     assert (figures["value"] <= figures["high"] + 1e-9).all()
-    again = separability(
-        case.embeddings, case.harmful, case.weight, case.bias, case.base_norm, P0, 200, seed=1
-    )
+    again = separability(case.embeddings, case.harmful, case.weight, case.bias, case.base_norm, P0, 200, seed=1)
     pd.testing.assert_frame_equal(figures, again)
 
 

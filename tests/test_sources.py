@@ -139,9 +139,7 @@ def test_failure_keeps_an_older_file_untouched(pip, out):
     assert json.loads(Path(f"{out}.json").read_text())["sha256"] == SHA
 
 
-@pytest.mark.parametrize(
-    "requirement", ["toy", "toy>=1", "toy==1.*", "toy==1 ; python_version>'3'", "-r x", "a==1 b"]
-)
+@pytest.mark.parametrize("requirement", ["toy", "toy>=1", "toy==1.*", "toy==1 ; python_version>'3'", "-r x", "a==1 b"])
 def test_requirement_must_be_pinned(pip, out, requirement):
     fails({**WHEEL, "requirement": requirement}, out, "sources.toy.requirement", "name==version")
     assert pip.commands == []

@@ -38,9 +38,7 @@ class Evaluation:
 
     def prompts(self) -> pd.DataFrame:
         """All benchmark prompts in one frame, with a column `benchmark`."""
-        return pd.concat(
-            [frame.assign(benchmark=name) for name, frame in self.benchmarks.items()], ignore_index=True
-        )
+        return pd.concat([frame.assign(benchmark=name) for name, frame in self.benchmarks.items()], ignore_index=True)
 
     def answer(self, prompts: Sequence[str]) -> list[Answer]:
         """Greedy answers to `prompts`, under whatever attack is applied to the model."""
@@ -48,11 +46,8 @@ class Evaluation:
         return generate(self.lm, tokens, self.max_new_tokens, self.batch_rows, self.progress)
 
     def rows(self, prompts: pd.DataFrame, answers: Sequence[Answer], **about: Any) -> list[dict[str, Any]]:
-        """Answer rows for the file: who, which attack (`about`: scalars or one value a prompt), which prompt, answer."""
-        columns = {
-            key: np.broadcast_to(np.asarray(value, dtype=object), len(prompts))
-            for key, value in about.items()
-        }
+        """Answer rows for the file: who, which attack (`about`: scalars or one value a prompt), prompt, answer."""
+        columns = {key: np.broadcast_to(np.asarray(value, dtype=object), len(prompts)) for key, value in about.items()}
         empty = {"fitted_on": "", "setting": "", "budget": None, "realised": None, "control": "", "draw": 0}
         found = []
         for place, (prompt, answer) in enumerate(zip(prompts.itertuples(), answers, strict=True)):
@@ -85,9 +80,7 @@ class Attacked:
 class AttackModule(Protocol):
     """An attack file: `evaluate` answers the benchmarks under the attack, fitted as the settings say."""
 
-    def evaluate(
-        self, evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mapping[str, Any]
-    ) -> Attacked: ...
+    def evaluate(self, evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mapping[str, Any]) -> Attacked: ...
 
 
 class Applied(Protocol):
@@ -106,7 +99,5 @@ def answer_under(evaluation: Evaluation, attack: Any, prompts: Sequence[str]) ->
 def embeddings_of(evaluation: Evaluation, prompts: pd.DataFrame) -> Tensor:
     """The model's own unedited embeddings [n, L, d] of a frame's prompts."""
     if evaluation.embeddings is None:
-        raise UserError(
-            "bundles: this attack needs the run's embeddings; its `fitted_on` list must not be empty"
-        )
+        raise UserError("bundles: this attack needs the run's embeddings; its `fitted_on` list must not be empty")
     return evaluation.embeddings.of(prompts["prompt_id"].tolist())

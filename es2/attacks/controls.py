@@ -35,9 +35,7 @@ def replay_controls(
             continue
         repeated = pd.concat([part] * draws, ignore_index=True)
         draw = torch.arange(draws).repeat_interleave(len(part))
-        attack = ReplayAttack(
-            steps[chosen].repeat(draws, 1, 1), _directions(evaluation, control, c, draws), draw
-        )
+        attack = ReplayAttack(steps[chosen].repeat(draws, 1, 1), _directions(evaluation, control, c, draws), draw)
         answers = answer_under(evaluation, attack, repeated["prompt"].tolist())
         rows += evaluation.rows(repeated, answers, **about, control=control, draw=draw.tolist())
     return rows

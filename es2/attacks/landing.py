@@ -33,9 +33,7 @@ class Setting:
         accuracy = probes.accuracy[probes.index(self.c)]
         last = len(accuracy) - 1
         low, high = self.window
-        return [
-            k for k in range(len(accuracy)) if low <= k / max(1, last) <= high and accuracy[k] > self.accuracy
-        ]
+        return [k for k in range(len(accuracy)) if low <= k / max(1, last) <= high and accuracy[k] > self.accuracy]
 
 
 def directions(probes: ProbeSet) -> Tensor:

@@ -42,12 +42,10 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     kept = _best(first, candidates, search["keep"])
     second = _trials(evaluation, kept, settings["budgets"], len(evaluation.validation), stage=2)
     chosen = {
-        budget: _best([row for row in second if row["budget"] == budget], kept, 1)[0]
-        for budget in settings["budgets"]
+        budget: _best([row for row in second if row["budget"] == budget], kept, 1)[0] for budget in settings["budgets"]
     }
     trials = [
-        {**row, "chosen": row["stage"] == 2 and row["setting"] == chosen[row["budget"]].name}
-        for row in first + second
+        {**row, "chosen": row["stage"] == 2 and row["setting"] == chosen[row["budget"]].name} for row in first + second
     ]
     return Attacked(_test_rows(evaluation, chosen, settings, bundle), trials)
 
@@ -64,9 +62,7 @@ def _best(trials: Sequence[Mapping[str, Any]], settings: Sequence[Setting], most
     """The settings with the highest mean compliance over their trials; ties go to the earlier one."""
     named = {setting.name: setting for setting in settings}
     frame = pd.DataFrame(trials)
-    score = (
-        frame.groupby("setting", sort=False)["compliance"].mean().sort_values(ascending=False, kind="stable")
-    )
+    score = frame.groupby("setting", sort=False)["compliance"].mean().sort_values(ascending=False, kind="stable")
     return [named[name] for name in score.index[:most]]
 
 
@@ -79,15 +75,9 @@ def _trials(
     answers, _ = attack_cells(evaluation, prompts, cells)
     rows = []
     for cell, found in zip(cells, answers, strict=True):
-        verdicts = [
-            evaluation.judge(text, answer.text) for text, answer in zip(prompts["prompt"], found, strict=True)
-        ]
-        share = {
-            name: verdicts.count(name) / len(verdicts) for name in ("refusal", "compliance", "degenerate")
-        }
-        rows.append(
-            {"stage": stage, "setting": cell.setting.name, "budget": cell.budget, "n": len(verdicts), **share}
-        )
+        verdicts = [evaluation.judge(text, answer.text) for text, answer in zip(prompts["prompt"], found, strict=True)]
+        share = {name: verdicts.count(name) / len(verdicts) for name in ("refusal", "compliance", "degenerate")}
+        rows.append({"stage": stage, "setting": cell.setting.name, "budget": cell.budget, "n": len(verdicts), **share})
     return rows
 
 
@@ -114,9 +104,7 @@ def _test_rows(
 ) -> list[dict[str, Any]]:
     """Answer rows on test prompts at every budget, with controls at the budgets that ask for them."""
     prompts = evaluation.prompts()
-    answers, steps = attack_cells(
-        evaluation, prompts, [Cell(setting, budget) for budget, setting in chosen.items()]
-    )
+    answers, steps = attack_cells(evaluation, prompts, [Cell(setting, budget) for budget, setting in chosen.items()])
     rows: list[dict[str, Any]] = []
     for place, (budget, setting) in enumerate(chosen.items()):
         about = {"attack": "scav_adaptive", "fitted_on": FITTED_ON, "setting": setting.name, "budget": budget}

@@ -45,9 +45,7 @@ class Separation:
         parent = self.parent_distance.to(distance.device)
         separation = self.form(distance, parent, self.target)
         kl_safe, kl_refusals = self._divergences(lm, examples, outputs, harmful)
-        drift = relative_drift(
-            residual[:, ~harmful], self._parent_residual(examples, ~harmful).to(residual.device)
-        )
+        drift = relative_drift(residual[:, ~harmful], self._parent_residual(examples, ~harmful).to(residual.device))
         total = (
             self.weight * separation
             + self.kl_weight * kl_safe

@@ -58,9 +58,7 @@ def _format(path: Path, row: Mapping[str, Any], name: str) -> str:
     for candidate in (row.get("member"), row.get("file"), row.get("path"), path):
         if found := _SUFFIXES.get(Path(str(candidate or "")).suffix.lower()):
             return found
-    raise UserError(
-        f"sources.{name}: {path.name} does not tell its format: set `format` ({', '.join(known)})."
-    )
+    raise UserError(f"sources.{name}: {path.name} does not tell its format: set `format` ({', '.join(known)}).")
 
 
 def _read_rows(path: Path, form: str, records: str | None, name: str) -> _Rows:

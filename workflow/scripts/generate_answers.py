@@ -14,8 +14,7 @@ with job(snakemake):
     lm = load_run(snakemake.input.model, snakemake.input.adapter, cfg["model"])
     prompts = read_prompt_tables(snakemake.input.prompts)
     probes = {
-        name: ProbeSet.load(path)
-        for name, path in zip(snakemake.params.fitted_on, snakemake.input.probes, strict=True)
+        name: ProbeSet.load(path) for name, path in zip(snakemake.params.fitted_on, snakemake.input.probes, strict=True)
     }
     embeddings = load_embeddings(snakemake.input.embeddings) if snakemake.input.embeddings else None
     with progress("answers") as advance:
