@@ -103,12 +103,13 @@ def plane_attack(scene, setting, target):
 @pytest.mark.parametrize("c", [0.01, 100.0])
 def test_scav_lands_on_its_probability_wherever_it_edits(load_model, family, c):
     scene = Scene(load_model, family)
-    wanted = -0.5
-    setting = Setting("probability", c, 0.0, EVERY_LAYER)
+    at = scene.probes.index(c)
+    wanted = scene.probes.logit(scene.embeddings[:12])[at].median().item()
+    setting = Setting("probability", c, -1.0, EVERY_LAYER)
     target = planes(setting, scene.probes, torch.full((12,), -wanted))
     target[:, 0] = torch.inf
     visits, _ = around(scene, plane_attack(scene, setting, target))
-    at, edited, untouched = scene.probes.index(c), 0, 0
+    edited, untouched = 0, 0
     for layer, _, _, before, after in visits:
         if layer == 0:
             assert torch.equal(before, after)
@@ -144,10 +145,11 @@ def test_scav_is_the_papers_formula(scene):
 
 
 def test_steps_are_recorded_where_a_row_was_alive(scene):
-    first = generate(scene.lm, scene.tokens, N_TOKENS)
-    scene.lm.base.generation_config.eos_token_id = [1, first[0].tokens[2]]
-    setting = Setting("probability", 1.0, 0.0, EVERY_LAYER)
-    attack = plane_attack(scene, setting, planes(setting, scene.probes, torch.full((12,), 1.0)))
+    setting = Setting("probability", 1.0, -1.0, EVERY_LAYER)
+    target = planes(setting, scene.probes, torch.full((12,), 1.0))
+    _, whole = around(scene, plane_attack(scene, setting, target))
+    scene.lm.base.generation_config.eos_token_id = [1, whole[0].tokens[2]]
+    attack = plane_attack(scene, setting, target)
     visits, answers = around(scene, attack)
     seen = torch.full_like(attack.steps, torch.nan)
     for layer, rows, step, before, after in visits:
@@ -333,6 +335,23 @@ def test_controls_replay_the_attacks_own_norms(scene):
             torch.testing.assert_close(
                 (after - before).norm(dim=-1), attack.steps[rows, layer, 0], atol=1e-4, rtol=1e-4
             )
+
+
+def test_controls_are_the_replay_one_prompt_at_a_time(scene):
+    bundle = {"fitted_on": ["self"], "controls": CONTROLS}
+    evaluation = scene.evaluation()
+    rows = [row for row in scav.evaluate(evaluation, SCAV, bundle).rows if row["control"]]
+    setting = Setting("probability", SCAV["c"], SCAV["accuracy"], EVERY_LAYER)
+    target = planes(setting, scene.probes, torch.full((1,), -math.log(0.01 / 0.99)))
+    shuffled = scene.probes.shuffled_weight[1]
+    unit = {"random": random_directions(2, 4, 32, seed=3), "shuffled": -shuffled[None] / shuffled.norm(dim=-1)[:, None]}
+    for row in rows:
+        text = [TEXTS[int(row["prompt_id"][1:])]]
+        attack = plane_attack(scene, setting, target)
+        answer_under(evaluation, attack, text)
+        replay = ReplayAttack(attack.steps, unit[row["control"]], torch.tensor([row["draw"]]))
+        assert row["answer"] == answer_under(evaluation, replay, text)[0].text
+    assert len({row["answer"] for row in rows}) > 6
 
 
 def test_scav_without_a_qualifying_layer_is_the_direct_request(scene):

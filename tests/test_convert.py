@@ -40,8 +40,8 @@ def test_convert_random_is_a_function_of_its_seed(tmp_path):
     texts = tmp_path / "texts.jsonl"
     texts.write_text("\n".join(PROMPTS))
     for name, seed in rows.items():
-        settings = {"architecture": "llama", "seed": seed, **SIZES}
-        convert("tiny", {"format": "random", "random": settings}, [texts], tmp_path / name)
+        row = {"format": "random", "architecture": "llama", "seed": seed, "settings": SIZES}
+        convert("tiny", row, [texts], tmp_path / name)
         hashes_hold(tmp_path / name)
     weights = {name: sha256_file(tmp_path / name / "model.safetensors") for name in rows}
     assert weights["a"] == weights["b"] != weights["c"]
@@ -74,8 +74,9 @@ def test_a_changed_file_does_not_match_its_manifest(tiny_folders, tmp_path):
 def test_wrong_sources_are_user_errors(tiny_folders, tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
         copy_folder(tmp_path, tmp_path / "out")
+    row = {"format": "random", "seed": 0, "settings": SIZES}
     with pytest.raises(UserError, match=r"models\.mine: .* random"):
-        convert("mine", {"format": "random", "random": {"architecture": "nonesuch"}}, [], tmp_path / "out")
+        convert("mine", {**row, "architecture": "nonesuch"}, [], tmp_path / "out")
     shutil.copytree(tiny_folders["llama"], tmp_path / "broken")
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "nonesuch"}')
     with pytest.raises(UserError, match=r"models\.mine: .* folder"):

@@ -9,6 +9,8 @@ from es2.activations import edit_residual
 from es2.generation import generate
 
 N = 12
+# Rows a batch, and tokens read at once: prompts are read in several narrow batches whose caches are then joined.
+BATCHES = ((1, 512), (3, 20), (64, 40), (64, 512))
 
 
 def with_early_ends(lm, sequences):
@@ -25,24 +27,26 @@ def with_early_ends(lm, sequences):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answers_are_those_of_transformers(load_model, family):
+def test_answers_are_those_of_transformers(load_model, monkeypatch, family):
     lm = load_model(family)
     sequences = lm.chat_tokens(PROMPTS)
     expected = [answer(lm, tokens, N) for tokens in sequences]
     assert len({tuple(tokens) for tokens, _ in expected}) > 3
-    for rows in (1, 3, 64):
+    for rows, prefill in BATCHES:
+        monkeypatch.setattr("es2.generation.PREFILL_TOKENS", prefill)
         found = generate(lm, sequences, N, rows)
         assert [(one.tokens, one.finished) for one in found] == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answers_that_end_early(load_model, family):
+def test_answers_that_end_early(load_model, monkeypatch, family):
     lm = load_model(family)
     sequences = lm.chat_tokens(PROMPTS)
     with_early_ends(lm, sequences)
     expected = [answer(lm, tokens, N) for tokens in sequences]
     assert any(ended for _, ended in expected)
-    for rows in (1, 3, 64):
+    for rows, prefill in BATCHES:
+        monkeypatch.setattr("es2.generation.PREFILL_TOKENS", prefill)
         found = generate(lm, sequences, N, rows)
         assert [(one.tokens, one.finished) for one in found] == expected
 
@@ -84,7 +88,7 @@ def push(layer, states, rows, step):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("ends", [False, True])
-def test_edits_act_at_the_last_prompt_token_and_every_generated_one(load_model, family, ends):
+def test_edits_act_at_the_last_prompt_token_and_every_generated_one(load_model, monkeypatch, family, ends):
     lm = load_model(family)
     sequences = lm.chat_tokens(PROMPTS[:4])
     plain = [one.tokens for one in generate(lm, sequences, 8)]
@@ -94,7 +98,8 @@ def test_edits_act_at_the_last_prompt_token_and_every_generated_one(load_model, 
         lm.base.generation_config.eos_token_id = [1, edited[0][2]]
     expected = [edited_answer(lm, tokens, 8, layers, push, row) for row, tokens in enumerate(sequences)]
     assert expected != plain
-    for rows in (1, 3, 64):
+    for rows, prefill in BATCHES:
+        monkeypatch.setattr("es2.generation.PREFILL_TOKENS", prefill)
         with edit_residual(lm, layers, push):
             found = generate(lm, sequences, 8, rows)
         assert [one.tokens for one in found] == expected

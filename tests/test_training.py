@@ -38,7 +38,7 @@ SETTINGS = {
     "separation": {"weight": 1.0, "form": "bounded", "distance": "pairwise", "target": 3.0, "layers": [1, 2]},
     "kl": {"weight": 0.5},
     "hold": {"refusals": 0.5, "safe_drift": 0.1},
-    "sft": {"own_answers": 1.0},
+    "sft": {"own_answers": 1.0, "answer_tokens": 16},
 }
 
 
@@ -46,7 +46,7 @@ class Bench:
     """A tiny parent with its references and embeddings; `run` trains a fresh child of it."""
 
     def __init__(self, load_model, folder):
-        self.load, self.folder = load_model, folder
+        self.load, self.folder, self.runs = load_model, folder, 0
         lm = load_model()
         texts = {f"h{i}": text for i, text in enumerate(HARMFUL)} | {f"s{i}": text for i, text in enumerate(SAFE)}
         texts |= {f"v{i}": text for i, text in enumerate(PROMPTS[:3])}
@@ -72,7 +72,8 @@ class Bench:
         learner = registry.method(name)(settings, self.data)
         if spoil is not None:
             spoil(learner)
-        saved = checkpoint or Checkpoints(self.folder / "unused", "none")
+        self.runs += 1
+        saved = checkpoint or Checkpoints(self.folder / f"run-{self.runs}", "none")
         return lm, train(lm, learner, self.pools, self.held_out, settings, seed, saved)
 
 
@@ -174,6 +175,15 @@ def test_refusal_sft_pairs_harmful_prompts_with_refusals_alone(bench):
     assert learner.example("s1", 3).answer_tokens == bench.references["s1"].answer_tokens
 
 
+def test_refusal_sft_cuts_answers_and_their_states_alike(bench):
+    settings = {**SETTINGS, "sft": {"own_answers": 1.0, "answer_tokens": 2}}
+    learner = registry.method("refusal_sft")(settings, bench.data)
+    assert learner.example("h1", 4).answer_tokens == [5, 6]
+    safe = learner.example("s1", 0)
+    assert safe.answer_tokens == bench.references["s1"].answer_tokens[:2]
+    assert torch.equal(safe.states, bench.references["s1"].states[:2])
+
+
 def test_batches_are_a_function_of_seed_and_step():
     pools = {"harm": [f"h{i}" for i in range(7)], "plain": [f"s{i}" for i in range(5)]}
     sizes = {"plain": 2, "harm": 3}
@@ -236,7 +246,7 @@ def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(bench, tmp_path, name)
 
 def test_a_checkpoint_of_another_job_is_ignored_and_deleted(bench, tmp_path):
     with pytest.raises(KilledError):
-        bench.run(checkpoint=Checkpoints(tmp_path / "c", "other"), spoil=interrupt_at(4), learning_rate=0.5)
+        bench.run(checkpoint=Checkpoints(tmp_path / "c", "other"), spoil=interrupt_at(4), learning_rate=1e-3)
     mine = Checkpoints(tmp_path / "c", "mine")
     assert mine.path.is_file()
     lm = bench.load()
@@ -248,23 +258,28 @@ def test_a_checkpoint_of_another_job_is_ignored_and_deleted(bench, tmp_path):
 
 
 def test_collapse_keeps_the_last_good_adapter_and_says_why(bench):
+    """The weights are blown up before the fourth step; the watch after it puts those of the second step back."""
     good = {}
 
     def spoil(learner):
-        loss, calls = learner.loss, []
+        example, calls = learner.example, []
 
-        def blown(lm, examples, outputs):
+        def blown(prompt_id, draw):
             calls.append(1)
-            if len(calls) == 3:
-                good.update(weights(lm))
+            if len(calls) == 2 * 4 + 1:
+                good.update(weights(models[0]))
+            if len(calls) == 3 * 4 + 1:
                 with torch.no_grad():
-                    for name, value in trainable(lm.model).items():
-                        value.mul_(100.0 if "lora_B" in name else 1.0)
-            return loss(lm, examples, outputs)
+                    for name, value in trainable(models[0].model).items():
+                        value.mul_(1000.0 if "lora_B" in name else 1.0)
+            return example(prompt_id, draw)
 
-        learner.loss = blown
+        learner.example = blown
 
-    lm, trained = bench.run(spoil=spoil, stop={"kl_heldout": 1.0, "norm_ratio": 20.0}, learning_rate=1e-3)
+    models = []
+    load = bench.load
+    bench.load = lambda: models.append(load()) or models[-1]
+    lm, trained = bench.run(spoil=spoil, stop={"kl_heldout": 1.0, "norm_ratio": 1e9}, learning_rate=1e-3)
     assert trained.stopped is not None
     assert "KL on held-out" in trained.stopped
     assert "step 4" in trained.stopped

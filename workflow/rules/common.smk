@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 RESULTS = f"results/{study.config.name}"
@@ -91,11 +92,17 @@ def manifest(wildcards) -> str:
     return f"resources/models/{wildcards.model}/manifest.json"
 
 
+@cache
+def code_of(rule: str, kinds: tuple[str, ...]) -> str:
+    """The fingerprint of a script's code, made once for all jobs of its rule."""
+    return fingerprint(SCRIPTS / f"{rule}.py", kinds)
+
+
 def code(rule: str, kinds: Callable | list[str] = ()) -> Callable:
     """A parameter: the fingerprint of the code behind a rule's script, with the modules that this job's names mean."""
 
     def found(wildcards) -> str:
-        return fingerprint(SCRIPTS / f"{rule}.py", kinds(wildcards) if callable(kinds) else kinds)
+        return code_of(rule, tuple(kinds(wildcards) if callable(kinds) else kinds))
 
     return found
 
