@@ -240,7 +240,14 @@ def test_a_missing_measure_draws_nothing_and_breaks_nothing() -> None:
     gap = t.separability.assign(low=np.nan, high=np.nan)
     gap.loc[gap["metric"] == "d_prime", "value"] = np.nan
     robustness = t.robustness.assign(low=np.nan, high=np.nan)
-    separability_figure(gap, study).draw_without_rendering()
+    figure = separability_figure(gap, study)
+    figure.draw_without_rendering()
+    drawn = {
+        panel.get_title(loc="left") or panel.get_title(): any(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in panel.lines)
+        for panel in figure.axes
+    }
+    assert not drawn["d' along the probe"]
+    assert any(drawn.values())
     robustness_figure(t.dsr, robustness, study).draw_without_rendering()
     dose_response_figure(dose_points(gap, robustness, t.dsr, study, [12]), study).draw_without_rendering()
     dsr_figure(t.dsr.assign(dsr_low=np.nan), robustness.iloc[:0], study).draw_without_rendering()
