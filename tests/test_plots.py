@@ -243,7 +243,9 @@ def test_a_missing_measure_draws_nothing_and_breaks_nothing() -> None:
     figure = separability_figure(gap, study)
     figure.draw_without_rendering()
     drawn = {
-        panel.get_title(loc="left") or panel.get_title(): any(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in panel.lines)
+        panel.get_title(loc="left") or panel.get_title(): any(
+            np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in panel.lines
+        )
         for panel in figure.axes
     }
     assert not drawn["d' along the probe"]
