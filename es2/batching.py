@@ -41,14 +41,21 @@ def shared_head(sequences: Sequence[Sequence[int]]) -> int:
     return length
 
 
-def token_budget_batches(lengths: Sequence[int], budget: int, most: int) -> Iterator[list[int]]:
-    """Indices in order of length, longest first, in batches of at most `budget` padded tokens and `most` rows."""
+def token_budget_batches(
+    lengths: Sequence[int], budget: int, most: int, shortest: float = 0.0
+) -> Iterator[list[int]]:
+    """Indices in order of length, longest first, in batches of at most `budget` padded tokens and `most` rows.
+
+    A row below `shortest` times the longest of its batch begins a new one: it would be padding for the most part.
+    """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     start = 0
     while start < len(order):
-        size = max(1, min(most, budget // max(1, lengths[order[start]])))
-        yield order[start : start + size]
-        start += size
+        longest = lengths[order[start]]
+        rows = order[start : start + max(1, min(most, budget // max(1, longest)))]
+        batch = [row for row in rows if lengths[row] >= shortest * longest]
+        yield batch
+        start += len(batch)
 
 
 def run_head(lm: LanguageModel, tokens: Sequence[int]) -> DynamicCache:

@@ -11,6 +11,8 @@ from es2.batching import forward_after_head, pad_right, run_head, shared_head, t
 from es2.models import Cursor, LanguageModel
 
 PREFILL_TOKENS = 512
+CACHE_PLACES = 1 << 14  # rows times the places that the longest takes in the cache
+SHORTEST = 0.6  # a shorter row, against the longest of its batch, waits for the next: all attend to the longest's width
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,10 @@ def _batches(
     groups = [list(range(len(lengths)))]
     if window is not None and n_head + max(lengths, default=0) + max_new_tokens > window:
         groups = [[row for row in groups[0] if lengths[row] == length] for length in sorted(set(lengths))]
+    fixed = n_head + max_new_tokens  # what every row has in the cache, beside its own tokens
     for group in groups:
-        for batch in token_budget_batches([lengths[row] for row in group], 1 << 14, most=batch_rows):
+        places = [fixed + lengths[row] for row in group]
+        for batch in token_budget_batches(places, CACHE_PLACES, most=batch_rows, shortest=SHORTEST):
             yield [group[place] for place in batch]
 
 

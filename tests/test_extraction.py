@@ -145,6 +145,13 @@ def test_batches_cover_every_row_once_longest_first():
     assert list(token_budget_batches([], 10, most=5)) == []
 
 
+def test_a_row_that_would_be_mostly_padding_begins_a_new_batch():
+    lengths = [10, 30, 100, 55, 61, 29, 60]
+    batches = list(token_budget_batches(lengths, 10_000, most=5, shortest=0.6))
+    assert batches == [[2, 4, 6], [3], [1, 5], [0]]
+    assert list(token_budget_batches(lengths, 10_000, most=9)) == [[2, 4, 6, 3, 1, 5, 0]]
+
+
 def test_shared_head_leaves_each_sequence_a_token():
     assert shared_head([]) == 0
     assert shared_head([[1, 2, 3]]) == 2

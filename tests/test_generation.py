@@ -74,7 +74,8 @@ def test_text_is_the_decoded_answer_and_progress_counts_prompts(load_model):
     lm = load_model()
     done = []
     answers = generate(lm, lm.chat_tokens(PROMPTS), N, batch_rows=4, progress=done.append)
-    assert done == [4, 2]
+    assert sum(done) == len(PROMPTS)
+    assert max(done) <= 4
     for one in answers:
         assert one.text == lm.tokenizer.decode(one.tokens, skip_special_tokens=True).strip()
 
