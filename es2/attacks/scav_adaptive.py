@@ -39,7 +39,7 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     probes = evaluation.probes[FITTED_ON]
     candidates = _distinct(candidates, probes)
     first = _trials(evaluation, candidates, search["first_budgets"], search["first_prompts"], stage=1)
-    kept = _best(first, candidates, search["keep"])
+    kept = _kept(first, candidates, search["keep"])
     second = _trials(evaluation, kept, settings["budgets"], len(evaluation.validation), stage=2)
     chosen = {
         budget: _best([row for row in second if row["budget"] == budget], kept, 1)[0] for budget in settings["budgets"]
@@ -56,6 +56,13 @@ def _distinct(candidates: Sequence[Setting], probes: ProbeSet) -> list[Setting]:
     for setting in candidates:
         seen.setdefault((setting.rule, setting.c, tuple(setting.layers(probes))), setting)
     return list(seen.values())
+
+
+def _kept(trials: Sequence[Mapping[str, Any]], settings: Sequence[Setting], most: int) -> list[Setting]:
+    """The `most` best settings at each budget of the first stage: what wins cheaply need not win at a high budget."""
+    budgets = dict.fromkeys(row["budget"] for row in trials)
+    best = [_best([row for row in trials if row["budget"] == budget], settings, most) for budget in budgets]
+    return list(dict.fromkeys(setting for kept in best for setting in kept))
 
 
 def _best(trials: Sequence[Mapping[str, Any]], settings: Sequence[Setting], most: int) -> list[Setting]:
