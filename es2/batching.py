@@ -41,9 +41,7 @@ def shared_head(sequences: Sequence[Sequence[int]]) -> int:
     return length
 
 
-def token_budget_batches(
-    lengths: Sequence[int], budget: int, most: int, shortest: float = 0.0
-) -> Iterator[list[int]]:
+def token_budget_batches(lengths: Sequence[int], budget: int, most: int, shortest: float = 0.0) -> Iterator[list[int]]:
     """Indices in order of length, longest first, in batches of at most `budget` padded tokens and `most` rows.
 
     A row below `shortest` times the longest of its batch begins a new one: it would be padding for the most part.

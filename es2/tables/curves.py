@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from es2.statistics import half_compliance_budget
-from es2.tables.verdicts import ATTACK, DIRECT, RUN, SHARES, Array, Settings
+from es2.tables.verdicts import ATTACK, DIRECT, RUN, SHARES, Array, Settings, read_verdicts
 
 GROUP = [*RUN, "benchmark", "judge"]
 
@@ -107,6 +107,17 @@ def budget_free(cells: pd.DataFrame, group: tuple[Any, ...]) -> list[tuple[pd.Da
         realised = float(cell["realised"].mean())
         found.append((cell, realised if np.isfinite(realised) else np.inf))
     return found
+
+
+def table_inputs(job: Any) -> tuple[pd.DataFrame, dict[str, list[float]], Settings]:
+    """Verdicts, budgets of comparison and settings: what the tables dsr, paired and robustness are made from.
+
+    `job` has Snakemake's named inputs `verdicts` and `searches` (the attackers' searches; may be empty) and params
+    `searches` (model, run, seed of each) and `cfg` (see `Settings`).
+    """
+    settings = Settings.from_params(job.params.cfg)
+    budgets = budgets_of_models(job.input.get("searches", []), job.params.get("searches", []), settings)
+    return read_verdicts(job.input.verdicts), budgets, settings
 
 
 def budgets_of_models(
