@@ -5,13 +5,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help study smoke test lint clean
+.PHONY: help study smoke test lint reference clean
 
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
 CONFIG ?=
 BIN := $(VENV)/bin
+REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts cost
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
 help: ## Say what there is
@@ -40,6 +41,11 @@ lint: $(VENV)/.installed ## Check style, types and the workflow
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
+
+reference: ## Copy the finished default study's tables and figures to docs/reference, which README shows
+	mkdir -p docs/reference
+	cp $(addprefix results/default/tables/,$(addsuffix .csv,$(REFERENCE))) docs/reference/
+	cp results/default/figures/*.svg docs/reference/
 
 clean: ## Remove the environment and everything that a study made
 	rm -rf $(VENV) .snakemake resources logs

@@ -80,3 +80,14 @@ def test_of_a_progress_bar_the_log_gets_the_last_state():
     assert written.getvalue() == "step 3\ndone\n"
     assert terminal.getvalue() == "\rstep 1\rstep 2\rstep 3\ndone"
     assert tee.isatty() is False
+
+
+def test_a_job_lets_freed_memory_stay_where_the_c_library_can(snakemake, monkeypatch):
+    asked = []
+    library = SimpleNamespace(mallopt=lambda name, value: asked.append((name, value)))
+    monkeypatch.setattr("es2.scripting.ctypes.CDLL", lambda _: library)
+    with job(snakemake):
+        assert asked == [(-4, 0), (-1, (1 << 31) - 1)]
+    monkeypatch.setattr("es2.scripting.ctypes.CDLL", lambda _: SimpleNamespace())
+    with job(snakemake):
+        assert len(asked) == 2
