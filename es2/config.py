@@ -58,6 +58,10 @@ class Study:
         """The untrained run at the root of a run's line."""
         return with_ancestors(self.config, [run])[0]
 
+    def is_parent(self, run: str) -> bool:
+        """Whether any run of the catalogue starts from this one."""
+        return any(row.on == run for row in self.config.runs.values())
+
     def trained(self, run: str) -> bool:
         """Whether a run has an adapter."""
         return self.config.runs[run].method != UNTRAINED

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from es2.activations import record_residual
-from es2.batching import forward_after_head, pad_right, run_head, shared_head, token_budget_batches
+from es2.batching import forward_after_head, pad_right, run_head, shared_head
 from es2.files import atomic_write
 from es2.models import Cursor, LanguageModel
 
@@ -60,18 +60,6 @@ def run_examples(lm: LanguageModel, examples: Sequence[Example], layers: Sequenc
     first = torch.cat([torch.arange(n) for n in lengths]) == 0
     targets = torch.tensor([token for example in examples for token in example.answer_tokens], device=lm.device)
     return Outputs(dict(recorded), states[rows, columns], rows, targets, first)
-
-
-@torch.no_grad()
-def final_states(lm: LanguageModel, examples: Sequence[Example], batch_tokens: int = 2048) -> list[Tensor]:
-    """Post-norm final states [t, d] of each example at the positions that predict its answer tokens."""
-    found: list[Tensor | None] = [None] * len(examples)
-    lengths = [len(example.prompt_tokens) + len(example.answer_tokens) for example in examples]
-    for batch in token_budget_batches(lengths, batch_tokens, most=len(examples)):
-        outputs = run_examples(lm, [examples[index] for index in batch])
-        for row, index in enumerate(batch):
-            found[index] = outputs.final[outputs.rows == row].float().cpu()
-    return [states for states in found if states is not None]
 
 
 def save_states(path: str | Path, prompt_ids: Iterable[str], states: Sequence[Tensor]) -> None:

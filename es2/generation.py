@@ -17,11 +17,16 @@ SHORTEST = 0.6  # a shorter row, against the longest of its batch, waits for the
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer's tokens (without the end token), its text, and whether it ended within the limit."""
+    """An answer's tokens (without the end token), its text, and whether it ended within the limit.
+
+    `states` [t, d], where they were asked for: the post-norm final states that predicted the tokens and, where the
+    answer ended, the end token (float32, CPU).
+    """
 
     tokens: list[int]
     text: str
     finished: bool
+    states: Tensor | None = None
 
 
 @torch.no_grad()
@@ -31,6 +36,7 @@ def generate(
     max_new_tokens: int = 32,
     batch_rows: int = 64,
     progress: Callable[[int], None] | None = None,
+    keep_states: bool = False,
 ) -> list[Answer]:
     """Greedy answers of at most `max_new_tokens` tokens to token sequences, in their order.
 
@@ -44,9 +50,11 @@ def generate(
     try:
         for rows in _batches(lm, n_head, [len(tokens) for tokens in own], max_new_tokens, batch_rows):
             assert head is not None
-            for row, tokens, finished in _generate_batch(lm, head, n_head, own, rows, max_new_tokens):
+            seen: list[tuple[Tensor, Tensor]] | None = [] if keep_states else None
+            for row, tokens, finished in _generate_batch(lm, head, n_head, own, rows, max_new_tokens, seen):
                 text = lm.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-                answers[row] = Answer(tokens, text, finished)
+                states = None if seen is None else torch.cat([last[kept == row] for kept, last in seen])
+                answers[row] = Answer(tokens, text, finished, states)
             if progress is not None:
                 progress(len(rows))
     finally:
@@ -96,13 +104,17 @@ def _generate_batch(
     own: Sequence[Sequence[int]],
     rows: list[int],
     max_new_tokens: int,
+    seen: list[tuple[Tensor, Tensor]] | None,
 ) -> list[tuple[int, list[int], bool]]:
-    """Greedy answers to one batch: (row, tokens, finished) for each of its rows."""
+    """Greedy answers to one batch: (row, tokens, finished) for each of its rows; to `seen`, if it is there, the rows
+    [b] of each step with the final states [b, d] that predict their next token."""
     ends = torch.tensor(sorted(lm.end_tokens()), device=lm.device)
     running = _prefill(lm, head, n_head, own, rows)
     tokens: dict[int, list[int]] = {row: [] for row in rows}
     done: list[tuple[int, list[int], bool]] = []
     for step in range(1, max_new_tokens + 1):
+        if seen is not None:
+            seen.append((running.rows, running.last.float().cpu()))
         new = lm.logits(running.last).argmax(dim=-1)
         ended = torch.isin(new, ends)
         for row, token, end in zip(running.rows.tolist(), new.tolist(), ended.tolist(), strict=True):

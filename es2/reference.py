@@ -13,7 +13,7 @@ import pandas as pd
 from torch import Tensor
 
 from es2.errors import UserError
-from es2.examples import Example, final_states, load_states, save_states
+from es2.examples import Example, load_states, save_states
 from es2.files import read_jsonl, write_jsonl
 from es2.generation import generate
 from es2.models import LanguageModel
@@ -44,20 +44,18 @@ def record(
 ) -> list[Reference]:
     """Answer `prompts` {id: text} greedily, judge the answers, and cache the states along them.
 
-    An answer cut off by the token limit is not followed by an end-of-turn token.
+    The states are those that wrote the answer: no second pass. An answer cut off by the token limit is not followed by
+    an end-of-turn token.
     """
     sequences = lm.chat_tokens(list(prompts.values()))
-    answers = generate(lm, sequences, max_new_tokens, batch_rows, progress)
+    answers = generate(lm, sequences, max_new_tokens, batch_rows, progress, keep_states=True)
     end = lm.tokenizer.eos_token_id
-    examples = [
-        Example(prompt_id, tokens, [*answer.tokens, end] if answer.finished else answer.tokens)
-        for prompt_id, tokens, answer in zip(prompts, sequences, answers, strict=True)
-    ]
-    states = final_states(lm, examples)
-    return [
-        Reference(example.prompt_id, example.prompt_tokens, example.answer_tokens, judge(prompt, answer.text), found)
-        for example, prompt, answer, found in zip(examples, prompts.values(), answers, states, strict=True)
-    ]
+    found = []
+    for (prompt_id, prompt), tokens, answer in zip(prompts.items(), sequences, answers, strict=True):
+        assert answer.states is not None
+        written = [*answer.tokens, end] if answer.finished else answer.tokens
+        found.append(Reference(prompt_id, tokens, written, judge(prompt, answer.text), answer.states))
+    return found
 
 
 def reference_prompts(prompts: pd.DataFrame, sets: Mapping[str, str], reference: Mapping[str, Any]) -> pd.DataFrame:

@@ -82,3 +82,19 @@ def load_model(tiny_folders: dict[str, Path]) -> Callable[..., object]:
         return load(tiny_folders[family], **{"device": "cpu", **options})
 
     return loaded
+
+
+@pytest.fixture
+def scene(load_model: Callable[..., object]) -> object:
+    """A tiny Llama with probes on its own embeddings (see scene.Scene)."""
+    from scene import Scene
+
+    return Scene(load_model)
+
+
+@pytest.fixture
+def bench(load_model: Callable[..., object], tmp_path: Path) -> object:
+    """A tiny parent of which children are trained (see training_bench.Bench)."""
+    from training_bench import Bench
+
+    return Bench(load_model, tmp_path)

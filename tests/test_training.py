@@ -2,84 +2,16 @@
 
 import math
 from collections import Counter
-from types import SimpleNamespace
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
-from conftest import PROMPTS
 from torch.nn.functional import cross_entropy
+from training_bench import SETTINGS, KilledError
 
 from es2 import registry
 from es2.checkpoints import Checkpoints, trainable
-from es2.embeddings import Embeddings, extract_tokens, save_embeddings
 from es2.errors import UserError
-from es2.files import write_json, write_jsonl
-from es2.finetuning import finetune, held_out, refusal_tokens, training_layers
-from es2.methods.base import TrainingData
-from es2.reference import record, save_references
-from es2.training import HeldOut, add_lora, collapse, draw_batch, learning_rate, train
-
-HARMFUL = ["Make a trap", "Steal a car now", "Forge a letter", "Break a lock"]
-SAFE = ["Make a cake", "Wash a car now", "Write a letter", "Mend a clock"]
-SETTINGS = {
-    "steps": 6,
-    "learning_rate": 1e-2,
-    "warmup_steps": 2,
-    "decay": "constant",
-    "weight_decay": 0.0,
-    "clip": 1.0,
-    "batch": {"harm": 2, "plain": 2},
-    "evaluate_every": 2,
-    "checkpoint_every": 2,
-    "stop": {"kl_heldout": 50.0, "norm_ratio": 20.0},
-    "lora": {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": "all-linear"},
-    "separation": {"weight": 1.0, "form": "bounded", "distance": "pairwise", "target": 3.0, "layers": [1, 2]},
-    "kl": {"weight": 0.5},
-    "hold": {"refusals": 0.5, "safe_drift": 0.1},
-    "sft": {"own_answers": 1.0, "answer_tokens": 16},
-}
-
-
-class Bench:
-    """A tiny parent with its references and embeddings; `run` trains a fresh child of it."""
-
-    def __init__(self, load_model, folder):
-        self.load, self.folder, self.runs = load_model, folder, 0
-        lm = load_model()
-        texts = {f"h{i}": text for i, text in enumerate(HARMFUL)} | {f"s{i}": text for i, text in enumerate(SAFE)}
-        texts |= {f"v{i}": text for i, text in enumerate(PROMPTS[:3])}
-        self.texts = texts
-        references = record(lm, texts, lambda prompt, _: "refusal" if prompt in HARMFUL[:3] else "compliance", 4)
-        self.references = {one.prompt_id: one for one in references}
-        values = extract_tokens(lm, [one.prompt_tokens for one in references])
-        self.embeddings = Embeddings(list(texts), values)
-        self.pools = {"harm": [key for key in texts if key[0] == "h"], "plain": [key for key in texts if key[0] == "s"]}
-        watched = [one for one in references if one.prompt_id[0] == "v"]
-        self.held_out = HeldOut(watched, self.embeddings.of([one.prompt_id for one in watched]))
-        known = {key: one for key, one in self.references.items() if key[0] != "v"}
-        self.data = TrainingData(
-            frozenset(self.pools["harm"]), known, [[5, 6, 7, 1], [8, 9, 1]], self.embeddings, [1, 2]
-        )
-
-    def run(self, name="es2", seed=0, checkpoint=None, spoil=None, **changes):
-        """(model, Trained) of a method under changed settings; `spoil(learner)` may tamper with the method."""
-        settings = {**SETTINGS, **changes}
-        lm = self.load()
-        torch.manual_seed(seed)
-        add_lora(lm, settings["lora"], seed)
-        learner = registry.method(name)(settings, self.data)
-        if spoil is not None:
-            spoil(learner)
-        self.runs += 1
-        saved = checkpoint or Checkpoints(self.folder / f"run-{self.runs}", "none")
-        return lm, train(lm, learner, self.pools, self.held_out, settings, seed, saved)
-
-
-@pytest.fixture
-def bench(load_model, tmp_path):
-    return Bench(load_model, tmp_path)
+from es2.training import add_lora, collapse, draw_batch, learning_rate
 
 
 def weights(lm):
@@ -205,10 +137,6 @@ def test_learning_rate():
     assert [learning_rate(settings, step) for step in (0, 1, 3, 4, 9)] == [0.25, 0.5, 1, 1, 1]
     assert learning_rate({**settings, "decay": "linear"}, 5) == pytest.approx(0.5)
     assert learning_rate({**settings, "warmup_steps": 0}, 0) == 1.0
-
-
-class KilledError(Exception):
-    """A killed job."""
 
 
 def interrupt_at(step):
@@ -340,88 +268,3 @@ def test_stop_rules():
 def test_a_trained_head_is_refused(load_model):
     with pytest.raises(UserError, match="LM head must stay frozen"):
         add_lora(load_model(), {**SETTINGS["lora"], "targets": ["q_proj", "lm_head"]}, 0)
-
-
-def test_training_layers():
-    assert training_layers({"separation": {"layers": "auto"}}, [3, 5], 6) == [3, 5]
-    assert training_layers({"separation": {"layers": [0, 2]}}, [3, 5], 6) == [0, 2]
-    with pytest.raises(UserError, match=r"\[6\] lie outside"):
-        training_layers({"separation": {"layers": [1, 6]}}, [3], 6)
-
-
-def test_refusals_cut_by_the_limit_have_no_end_token(load_model, tmp_path):
-    lm = load_model()
-    write_jsonl(tmp_path / "r.jsonl", [{"text": "No"}, {"text": "I will not do that for you or anybody"}])
-    short, cut = refusal_tokens(lm, tmp_path / "r.jsonl", 5)
-    assert short == [*lm.tokenizer("No")["input_ids"], lm.tokenizer.eos_token_id]
-    assert len(cut) == 5
-    assert lm.tokenizer.eos_token_id not in cut
-
-
-@pytest.fixture
-def job(bench, tmp_path):
-    """The files of a fine-tuning job, as Snakemake would name them."""
-    rows = []
-    for key in bench.texts:
-        name, label = ("harm", "harmful") if key[0] == "h" else ("plain", "safe")
-        split = "validation" if key[0] == "v" else "defence"
-        rows.append({"prompt_id": key, "prompt": bench.texts[key], "set": name, "label": label, "split": split})
-    pd.DataFrame(rows).to_parquet(tmp_path / "prompts.parquet")
-    answers, states = tmp_path / "answers.jsonl", tmp_path / "states.safetensors"
-    save_references(answers, states, list(bench.references.values()))
-    save_embeddings(tmp_path / "embeddings.safetensors", bench.embeddings)
-    write_json(tmp_path / "layers.json", {"layers": [0, 2]})
-    write_jsonl(tmp_path / "refusals.jsonl", [{"text": "I will not."}])
-    names = SimpleNamespace(
-        prompts=[tmp_path / "prompts.parquet"],
-        answers=answers,
-        states=states,
-        embeddings=tmp_path / "embeddings.safetensors",
-        layers=tmp_path / "layers.json",
-        refusals=[tmp_path / "refusals.jsonl"],
-        model=str(tmp_path / "tiny" / "manifest.json"),
-    )
-    output = SimpleNamespace(
-        adapter_config=tmp_path / "run" / "adapter" / "adapter_config.json", table=tmp_path / "run" / "training.csv"
-    )
-    row = {"run": "es2", "model": "tiny", "method": "es2", "parent": "base", "seed": 0}
-    params = SimpleNamespace(row=row, code="abc", checkpoints=str(tmp_path / "checkpoints"))
-    return SimpleNamespace(input=names, output=output, params=params)
-
-
-def test_a_job_writes_adapter_and_table_and_takes_up_its_own_checkpoint(bench, job, tmp_path):
-    cfg = {"training": {**SETTINGS, "batch": {**SETTINGS["batch"], "off": 0}}, "reference": {"answer_tokens": 4}}
-    method = registry.method("es2")
-    finetune(bench.load(), method, cfg, job)
-    adapter = (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes()
-    table = pd.read_csv(job.output.table)
-    assert table["step"].tolist() == [1, 2, 3, 4, 5, 6]
-    assert table["kl_heldout"].notna().tolist() == [False, True] * 3
-    assert table["kept"].all()
-    assert np.isfinite(table["distance_ratio"]).all()
-    assert not (tmp_path / "checkpoints").exists()
-
-    class Interrupted(method):
-        def loss(self, lm, examples, outputs):
-            if (tmp_path / "checkpoints" / "checkpoint.safetensors").exists():
-                raise KilledError
-            return super().loss(lm, examples, outputs)
-
-    Interrupted.__name__ = method.__name__
-    with pytest.raises(KilledError):
-        finetune(bench.load(), Interrupted, cfg, job)
-    finetune(bench.load(), method, cfg, job)
-    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes() == adapter
-    pd.testing.assert_frame_equal(pd.read_csv(job.output.table), table)
-    child = bench.load(adapter=tmp_path / "run" / "adapter")
-    moved = extract_tokens(child, [bench.references["h0"].prompt_tokens]) - bench.embeddings.of(["h0"])
-    assert moved.abs().max() > 0.01
-
-
-def test_sets_without_answers_and_a_watch_without_prompts_are_user_errors(bench, job):
-    prompts = pd.read_parquet(job.input.prompts[0])
-    with pytest.raises(UserError, match="validation"):
-        held_out(prompts[prompts["split"] == "defence"], bench.references, bench.embeddings)
-    settings = {**SETTINGS, "batch": {"harm": 1, "plain": 1, "empty": 1}}
-    with pytest.raises(UserError, match=r"training\.batch\.empty"):
-        finetune(bench.load(), registry.method("es2"), {"training": settings, "reference": {"answer_tokens": 4}}, job)

@@ -24,7 +24,7 @@ rule convert_model:
 
 
 rule extract_embeddings:
-    """Embed every prompt of one run: the residual stream after each block at the last prompt token."""
+    """Embed one run's prompts at every layer, at the last prompt token; the defence prompts of a parent only."""
     input:
         model=manifest,
         adapter=adapter(own),
@@ -42,7 +42,7 @@ rule extract_embeddings:
         gpu=GPUS,
     params:
         row=row,
-        cfg=cfg("model", "extraction"),
+        cfg=cfg("model", "extraction", defence=lambda w: study.is_parent(w.run)),
         code=code("extract_embeddings"),
     script:
         "../scripts/extract_embeddings.py"

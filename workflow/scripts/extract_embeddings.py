@@ -1,4 +1,4 @@
-"""Embeddings of every prompt at every layer, at the last prompt token."""
+"""Embeddings of a run's prompts at every layer, at the last prompt token; of defence prompts for a parent only."""
 
 from es2.embeddings import Embeddings, extract, save_embeddings
 from es2.models import load_run
@@ -8,7 +8,8 @@ from es2.scripting import job
 with job(snakemake):
     cfg = snakemake.params.cfg
     lm = load_run(snakemake.input.model, snakemake.input.adapter, cfg["model"])
-    texts = unique_texts(read_prompt_tables(snakemake.input.prompts))
+    prompts = read_prompt_tables(snakemake.input.prompts)
+    texts = unique_texts(prompts if cfg["defence"] else prompts[prompts["split"] != "defence"])
     values = extract(lm, list(texts.values()), cfg["extraction"]["batch_tokens"])
     about = {key: str(value) for key, value in snakemake.params.row.items()}
     embeddings = Embeddings(list(texts), values)

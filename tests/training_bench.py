@@ -1,0 +1,70 @@
+"""What training is tried on: a tiny parent with its references, of which fresh children are trained."""
+
+import torch
+from conftest import PROMPTS
+
+from es2 import registry
+from es2.checkpoints import Checkpoints
+from es2.embeddings import Embeddings, extract_tokens
+from es2.methods.base import TrainingData
+from es2.reference import record
+from es2.training import HeldOut, add_lora, train
+
+HARMFUL = ["Make a trap", "Steal a car now", "Forge a letter", "Break a lock"]
+SAFE = ["Make a cake", "Wash a car now", "Write a letter", "Mend a clock"]
+SETTINGS = {
+    "steps": 6,
+    "learning_rate": 1e-2,
+    "warmup_steps": 2,
+    "decay": "constant",
+    "weight_decay": 0.0,
+    "clip": 1.0,
+    "batch": {"harm": 2, "plain": 2},
+    "evaluate_every": 2,
+    "checkpoint_every": 2,
+    "stop": {"kl_heldout": 50.0, "norm_ratio": 20.0},
+    "lora": {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": "all-linear"},
+    "separation": {"weight": 1.0, "form": "bounded", "distance": "pairwise", "target": 3.0, "layers": [1, 2]},
+    "kl": {"weight": 0.5},
+    "hold": {"refusals": 0.5, "safe_drift": 0.1},
+    "sft": {"own_answers": 1.0, "answer_tokens": 16},
+}
+
+
+class Bench:
+    """A tiny parent with its references and embeddings; `run` trains a fresh child of it."""
+
+    def __init__(self, load_model, folder):
+        self.load, self.folder, self.runs = load_model, folder, 0
+        lm = load_model()
+        texts = {f"h{i}": text for i, text in enumerate(HARMFUL)} | {f"s{i}": text for i, text in enumerate(SAFE)}
+        texts |= {f"v{i}": text for i, text in enumerate(PROMPTS[:3])}
+        self.texts = texts
+        references = record(lm, texts, lambda prompt, _: "refusal" if prompt in HARMFUL[:3] else "compliance", 4)
+        self.references = {one.prompt_id: one for one in references}
+        values = extract_tokens(lm, [one.prompt_tokens for one in references])
+        self.embeddings = Embeddings(list(texts), values)
+        self.pools = {"harm": [key for key in texts if key[0] == "h"], "plain": [key for key in texts if key[0] == "s"]}
+        watched = [one for one in references if one.prompt_id[0] == "v"]
+        self.held_out = HeldOut(watched, self.embeddings.of([one.prompt_id for one in watched]))
+        known = {key: one for key, one in self.references.items() if key[0] != "v"}
+        self.data = TrainingData(
+            frozenset(self.pools["harm"]), known, [[5, 6, 7, 1], [8, 9, 1]], self.embeddings, [1, 2]
+        )
+
+    def run(self, name="es2", seed=0, checkpoint=None, spoil=None, **changes):
+        """(model, Trained) of a method under changed settings; `spoil(learner)` may tamper with the method."""
+        settings = {**SETTINGS, **changes}
+        lm = self.load()
+        torch.manual_seed(seed)
+        add_lora(lm, settings["lora"], seed)
+        learner = registry.method(name)(settings, self.data)
+        if spoil is not None:
+            spoil(learner)
+        self.runs += 1
+        saved = checkpoint or Checkpoints(self.folder / f"run-{self.runs}", "none")
+        return lm, train(lm, learner, self.pools, self.held_out, settings, seed, saved)
+
+
+class KilledError(Exception):
+    """A killed job."""
