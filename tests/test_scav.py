@@ -142,19 +142,19 @@ def test_the_adaptive_attacker_takes_the_setting_with_most_compliance(scene):
     assert controls.groupby("control").size().to_dict() == {"random": 8, "shuffled": 4}
 
 
-def test_the_best_at_each_budget_of_the_first_stage_go_on(scene):
-    search = {**ADAPTIVE["search"], "first_budgets": [0.1, 1.0], "keep": 1}
+def test_each_budget_tries_the_best_of_the_nearest_first_budget(scene):
+    search = {**ADAPTIVE["search"], "first_budgets": [0.1, 1.0], "keep": 2}
     evaluation = scene.evaluation(arbitrary_judge)
     attacked = scav_adaptive.evaluate(evaluation, {**ADAPTIVE, "search": search}, {"controls": CONTROLS})
     trials = pd.DataFrame(attacked.search)
     first, second = trials[trials["stage"] == 1], trials[trials["stage"] == 2]
-    winners = {
-        part.sort_values("compliance", ascending=False, kind="stable")["setting"].iloc[0]
-        for _, part in first.groupby("budget")
+    best = {
+        budget: list(part.sort_values("compliance", ascending=False, kind="stable")["setting"][:2])
+        for budget, part in first.groupby("budget")
     }
-    assert len(winners) == 2
-    assert set(second["setting"]) == winners
-    assert set(second["budget"]) == {0.1, 0.4, 1.0}
+    assert best[0.1] != best[1.0]
+    tried = {budget: list(part["setting"]) for budget, part in second.groupby("budget")}
+    assert tried == {0.1: best[0.1], 0.4: best[1.0], 1.0: best[1.0]}
 
 
 def test_trials_and_test_rows_are_the_attack_one_cell_at_a_time(scene):

@@ -5,6 +5,7 @@ layers of |step| / |e| at the last prompt token) and may choose landing rule, pr
 layer window; at each budget the setting with the most compliance on validation prompts is reported on test prompts.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,14 +37,13 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     """Search on validation, then answers to the benchmarks at every budget under the setting chosen for it."""
     search = settings["search"]
     candidates = all_settings(search["rules"], search["c"], search["accuracy"], search["windows"])
-    probes = evaluation.probes[FITTED_ON]
-    candidates = _distinct(candidates, probes)
-    first = _trials(evaluation, candidates, search["first_budgets"], search["first_prompts"], stage=1)
-    kept = _kept(first, candidates, search["keep"])
-    second = _trials(evaluation, kept, settings["budgets"], len(evaluation.validation), stage=2)
-    chosen = {
-        budget: _best([row for row in second if row["budget"] == budget], kept, 1)[0] for budget in settings["budgets"]
-    }
+    candidates = _distinct(candidates, evaluation.probes[FITTED_ON])
+    cells = [Cell(setting, budget) for setting in candidates for budget in search["first_budgets"]]
+    first = _trials(evaluation, cells, search["first_prompts"], stage=1)
+    kept = {budget: _kept(first, candidates, budget, search["keep"]) for budget in settings["budgets"]}
+    cells = [Cell(setting, budget) for budget, chosen in kept.items() for setting in chosen]
+    second = _trials(evaluation, cells, len(evaluation.validation), stage=2)
+    chosen = {budget: _best([row for row in second if row["budget"] == budget], kept[budget], 1)[0] for budget in kept}
     trials = [
         {**row, "chosen": row["stage"] == 2 and row["setting"] == chosen[row["budget"]].name} for row in first + second
     ]
@@ -58,11 +58,11 @@ def _distinct(candidates: Sequence[Setting], probes: ProbeSet) -> list[Setting]:
     return list(seen.values())
 
 
-def _kept(trials: Sequence[Mapping[str, Any]], settings: Sequence[Setting], most: int) -> list[Setting]:
-    """The `most` best settings at each budget of the first stage: what wins cheaply need not win at a high budget."""
-    budgets = dict.fromkeys(row["budget"] for row in trials)
-    best = [_best([row for row in trials if row["budget"] == budget], settings, most) for budget in budgets]
-    return list(dict.fromkeys(setting for kept in best for setting in kept))
+def _kept(trials: Sequence[Mapping[str, Any]], settings: Sequence[Setting], budget: float, most: int) -> list[Setting]:
+    """The `most` best settings at the first stage's budget that is nearest by ratio: what wins at a small budget need
+    not win at a large one."""
+    nearest = min((row["budget"] for row in trials), key=lambda tried: abs(math.log(tried / budget)))
+    return _best([row for row in trials if row["budget"] == nearest], settings, most)
 
 
 def _best(trials: Sequence[Mapping[str, Any]], settings: Sequence[Setting], most: int) -> list[Setting]:
@@ -73,12 +73,9 @@ def _best(trials: Sequence[Mapping[str, Any]], settings: Sequence[Setting], most
     return [named[name] for name in score.index[:most]]
 
 
-def _trials(
-    evaluation: Evaluation, settings: Sequence[Setting], budgets: Sequence[float], n_prompts: int, stage: int
-) -> list[dict[str, Any]]:
-    """Shares of the three verdicts on the first `n_prompts` validation prompts, for every setting at every budget."""
+def _trials(evaluation: Evaluation, cells: Sequence[Cell], n_prompts: int, stage: int) -> list[dict[str, Any]]:
+    """Shares of the three verdicts on the first `n_prompts` validation prompts, for every cell."""
     prompts = evaluation.validation.iloc[:n_prompts]
-    cells = [Cell(setting, budget) for setting in settings for budget in budgets]
     answers, _ = attack_cells(evaluation, prompts, cells)
     rows = []
     for cell, found in zip(cells, answers, strict=True):

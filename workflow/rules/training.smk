@@ -15,6 +15,7 @@ rule record_reference:
     benchmark:
         "<timings>/record_reference/<job>.tsv"
     threads: THREADS
+    priority: 1  # what everything else waits for
     resources:
         mem_mb=5000,
         runtime=120,
@@ -47,6 +48,7 @@ rule finetune:
     benchmark:
         "<timings>/finetune/<job>.tsv"
     threads: THREADS
+    priority: 1
     resources:
         mem_mb=6000,
         runtime=720,
