@@ -188,7 +188,7 @@ def test_training_leaves_out_columns_without_numbers() -> None:
     only_sft = table[table["run"] == "refusal_sft"]
     shown = [p for p in training_figure(only_sft, truth.study()).axes if p.get_visible()]
     assert [p.get_title(loc="left") for p in shown] == [
-        "loss", "KL, held-out safe prompts", "distance, held-out prompts", "norm, held-out prompts",
+        "loss", "KL, held-out safe prompts", "distance, in training", "norm, held-out prompts",
     ]  # fmt: skip
     assert named_lines(shown[0]) == ["refusal_sft"]
 

@@ -1,4 +1,4 @@
-"""Training curves: parts of the loss, held-out KL, distance and norm ratio against the step."""
+"""Training curves: parts of the loss, distance, held-out KL and norm ratio against the step."""
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,10 @@ PANELS = (
     ("kl_refusals", "KL, refusals, in training", "nats / token"),
     ("drift", "drift of safe embeddings", "relative"),
     ("kl_heldout", "KL, held-out safe prompts", "nats / token"),
-    ("distance_ratio", "distance, held-out prompts", "ratio to parent"),
+    ("distance_ratio", "distance, in training", "ratio to parent"),
     ("norm_ratio", "norm, held-out prompts", "ratio to parent"),
 )
-MEASURED_NOW_AND_THEN = ("kl_heldout", "distance_ratio", "norm_ratio")
+MEASURED_NOW_AND_THEN = ("kl_heldout", "norm_ratio")
 SMOOTH = 5
 
 
