@@ -14,8 +14,8 @@ rule record_reference:
         "<logs>/record_reference/<job>.log",
     benchmark:
         "<timings>/record_reference/<job>.tsv"
-    threads: THREADS
     priority: 1  # what everything else waits for
+    threads: THREADS
     resources:
         mem_mb=5000,
         runtime=120,
@@ -47,8 +47,8 @@ rule finetune:
         "<logs>/finetune/<job>.log",
     benchmark:
         "<timings>/finetune/<job>.tsv"
-    threads: THREADS
     priority: 1
+    threads: THREADS
     resources:
         mem_mb=6000,
         runtime=720,
