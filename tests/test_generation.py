@@ -62,6 +62,24 @@ def test_an_end_at_the_limit_counts_as_finished_and_a_cut_answer_does_not(load_m
     assert not generate(lm, sequences, length)[place].finished
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kept_states_are_those_of_the_whole_sequence(load_model, monkeypatch, family):
+    """What wrote each token, and the end token, against one uncached pass over prompt and answer."""
+    lm = load_model(family)
+    sequences = lm.chat_tokens(PROMPTS)
+    with_early_ends(lm, sequences)
+    for rows, prefill in BATCHES:
+        monkeypatch.setattr("es2.generation.PREFILL_TOKENS", prefill)
+        answers = generate(lm, sequences, N, rows, keep_states=True)
+        assert len({one.finished for one in answers}) == 2
+        for tokens, one in zip(sequences, answers, strict=True):
+            with torch.no_grad():
+                whole = lm.decoder(input_ids=torch.tensor([[*tokens, *one.tokens]]), use_cache=False).last_hidden_state
+            expected = whole[0, len(tokens) - 1 : len(tokens) - 1 + len(one.tokens) + one.finished]
+            torch.testing.assert_close(one.states, expected, atol=1e-5, rtol=1e-5)
+    assert all(one.states is None for one in generate(lm, sequences, 2))
+
+
 def test_no_shared_head_one_prompt_and_no_prompt(load_model):
     lm = load_model()
     sequences = [[5 + place, *tokens] for place, tokens in enumerate(lm.chat_tokens(PROMPTS))]
