@@ -7,7 +7,7 @@ import pytest
 import torch
 from scene import EVERY_LAYER, N_TOKENS, TEXTS, around, plane_attack
 
-from es2.attacks import direct, scav, scav_adaptive
+from es2.attacks import direct, scav, scav_adaptive, search
 from es2.attacks.base import answer_under
 from es2.attacks.landing import Setting, all_settings, directions, planes, spend
 from es2.attacks.planes import PlaneAttack, ReplayAttack, random_directions
@@ -142,28 +142,44 @@ def test_the_adaptive_attacker_takes_the_setting_with_most_compliance(scene):
     assert controls.groupby("control").size().to_dict() == {"random": 8, "shuffled": 4}
 
 
-def test_each_budget_tries_the_best_of_the_nearest_first_budget(scene):
-    search = {**ADAPTIVE["search"], "first_budgets": [0.1, 1.0], "keep": 2}
+def test_each_budget_tries_the_best_of_the_nearest_first_budget_and_one_of_each_other(scene):
+    choice = {**ADAPTIVE["search"], "first_budgets": [0.1, 1.0], "keep": 2}
     evaluation = scene.evaluation(arbitrary_judge)
-    attacked = scav_adaptive.evaluate(evaluation, {**ADAPTIVE, "search": search}, {"controls": CONTROLS})
+    attacked = scav_adaptive.evaluate(evaluation, {**ADAPTIVE, "search": choice}, {"controls": CONTROLS})
     trials = pd.DataFrame(attacked.search)
     first, second = trials[trials["stage"] == 1], trials[trials["stage"] == 2]
-    best = {
-        budget: list(part.sort_values("compliance", ascending=False, kind="stable")["setting"][:2])
-        for budget, part in first.groupby("budget")
-    }
-    assert best[0.1] != best[1.0]
+    share = {(row.setting, row.budget): row.compliance for row in first.itertuples()}
+    order = list(dict.fromkeys(first["setting"]))
+
+    def ranked(near, far):
+        return sorted(order, key=lambda name: (-share[name, near], -share[name, far], order.index(name)))
+
+    small, large = ranked(0.1, 1.0), ranked(1.0, 0.1)
+    assert small[0] != large[0]
     tried = {budget: list(part["setting"]) for budget, part in second.groupby("budget")}
-    assert tried == {0.1: best[0.1], 0.4: best[1.0], 1.0: best[1.0]}
+    kept = {0.1: [*small[:2], large[0]], 0.4: [*large[:2], small[0]], 1.0: [*large[:2], small[0]]}
+    assert tried == {budget: list(dict.fromkeys(names)) for budget, names in kept.items()}
+
+
+def test_settings_that_tie_at_the_nearest_budget_are_ranked_by_the_next():
+    """At the floor every setting complies alike; what wins a little further up is the better guess."""
+    a, b, c = (Setting(rule, 1.0, 0.9, EVERY_LAYER) for rule in ("probability", "projection", "third"))
+    rows = {(a, 0.1): 0.1, (a, 0.3): 0.2, (b, 0.1): 0.1, (b, 0.3): 0.6, (c, 0.1): 0.2, (c, 0.3): 0.2}
+    trials = [
+        {"setting": setting.name, "budget": budget, "compliance": share} for (setting, budget), share in rows.items()
+    ]
+    assert search.best(trials, [a, b, c], 0.1, 3) == [c, b, a]
+    assert search.best(trials, [a, b, c], 0.3, 3) == [b, c, a]
+    assert search.kept(trials, [a, b, c], 0.12, 1) == [c, b]
 
 
 def test_trials_and_test_rows_are_the_attack_one_cell_at_a_time(scene):
     evaluation = scene.evaluation(arbitrary_judge)
     attacked = scav_adaptive.evaluate(evaluation, ADAPTIVE, {"controls": CONTROLS})
-    search = ADAPTIVE["search"]
+    choice = ADAPTIVE["search"]
     named = {
         setting.name: setting
-        for setting in all_settings(search["rules"], search["c"], search["accuracy"], search["windows"])
+        for setting in all_settings(choice["rules"], choice["c"], choice["accuracy"], choice["windows"])
     }
 
     def answers(setting, budget, frame):
@@ -183,10 +199,10 @@ def test_trials_and_test_rows_are_the_attack_one_cell_at_a_time(scene):
 
 
 def test_adaptive_attack_without_a_qualifying_layer_is_the_direct_request(scene):
-    search = {**ADAPTIVE["search"], "accuracy": [1.0]}
+    choice = {**ADAPTIVE["search"], "accuracy": [1.0]}
     controls = {"random": 0, "shuffled": 0, "prompts": 2}
     evaluation = scene.evaluation(arbitrary_judge)
-    attacked = scav_adaptive.evaluate(evaluation, {**ADAPTIVE, "search": search}, {"controls": controls})
+    attacked = scav_adaptive.evaluate(evaluation, {**ADAPTIVE, "search": choice}, {"controls": controls})
     plain = [row["answer"] for row in direct.evaluate(evaluation, {}, {}).rows]
     assert [row["answer"] for row in attacked.rows] == plain * 3
     assert {row["realised"] for row in attacked.rows} == {0.0}
