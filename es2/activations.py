@@ -19,15 +19,19 @@ def block_output(output: Any) -> Tensor:
 
 
 @contextmanager
-def record_residual(lm: LanguageModel, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Collect the residual stream of `layers` at the cursor's positions: {layer: [b, d]}, gradients kept."""
+def record_residual(lm: LanguageModel, layers: Sequence[int], whole: bool = False) -> Iterator[dict[int, Tensor]]:
+    """Collect the residual stream of `layers` at the cursor's positions: {layer: [b, d]}, gradients kept.
+
+    With `whole` it is that of all positions of the forward passes with a cursor: {layer: [b, t, d]}.
+    """
     recorded: dict[int, Tensor] = {}
 
     def hook_for(layer: int) -> Callable[..., None]:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
             if lm.cursor is not None:
                 states = block_output(output)
-                recorded[layer] = states[torch.arange(len(states), device=states.device), lm.cursor.positions]
+                rows = torch.arange(len(states), device=states.device)
+                recorded[layer] = states if whole else states[rows, lm.cursor.positions]
 
         return hook
 
@@ -38,10 +42,13 @@ def record_residual(lm: LanguageModel, layers: Sequence[int]) -> Iterator[dict[i
 
 
 @contextmanager
-def edit_residual(lm: LanguageModel, layers: Sequence[int], edit: Edit) -> Iterator[None]:
+def edit_residual(
+    lm: LanguageModel, layers: Sequence[int], edit: Edit, places: tuple[Tensor, Tensor] | None = None
+) -> Iterator[None]:
     """Replace the residual stream of `layers` at the cursor's positions by `edit`'s result.
 
-    A forward pass without a cursor (the shared head of a template) is left as it is.
+    With `places` (rows [m] and positions [m] of the forward pass) it is replaced there instead, and `edit` sees these m
+    states with their rows. A forward pass without a cursor (the shared head of a template) is left as it is.
     """
 
     def hook_for(layer: int) -> Callable[..., Any]:
@@ -49,9 +56,10 @@ def edit_residual(lm: LanguageModel, layers: Sequence[int], edit: Edit) -> Itera
             if lm.cursor is None:
                 return None
             states = block_output(output)
-            at = (torch.arange(len(states), device=states.device), lm.cursor.positions)
+            here = places or (torch.arange(len(states), device=states.device), lm.cursor.positions)
+            rows = lm.cursor.rows if places is None else places[0]
             edited = states.clone()
-            edited[at] = edit(layer, states[at], lm.cursor.rows, lm.cursor.step)
+            edited[here] = edit(layer, states[here], rows, lm.cursor.step)
             return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
         return hook

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from es2.registry import METHODS, UNTRAINED
+from es2.registry import METHODS, TERMS, UNTRAINED
 from es2.settings.checks import check, check_paths, check_training, own_file, sets_with, with_ancestors
 from es2.settings.errors import user_error
 from es2.settings.study import Config
@@ -105,7 +105,12 @@ class Study:
 
     def searches(self, bundle: str) -> bool:
         """Whether a bundle's attacker searches for its setting on validation."""
-        return self.config.attacks[self.config.bundles[bundle].attack].kind == "scav_adaptive"
+        return hasattr(self.config.attacks[self.config.bundles[bundle].attack], "search")
+
+    def fixes_budgets(self, bundle: str, run: str) -> bool:
+        """Whether the attacker's search in this bundle, on this run, fixes the budgets at which runs are compared."""
+        comparison = self.config.comparison
+        return run == comparison.reference and self.config.bundles[bundle].attack == comparison.attack
 
     def fitted_on(self, bundle: str, run: str) -> dict[str, str]:
         """Where a bundle's attack is fitted for a run: {self | base | parent: run}, each model once."""
@@ -139,8 +144,11 @@ class Study:
         return list(dict.fromkeys(task.source for task in tasks if task.source is not None))
 
     def training(self, run: str) -> Settings:
-        """A trained run's settings: `training` with the run's overrides, without sets of size 0."""
-        settings = self.trainings[run].model_dump()
+        """A trained run's settings: `training` with the run's overrides, without sets of size 0 and without the terms
+        that its method does not read, so that an edit of these reruns nothing."""
+        read = TERMS[self.config.runs[run].method]
+        unread = set().union(*TERMS.values()) - read
+        settings = self.trainings[run].model_dump(exclude=unread)
         return settings | {"batch": without_zeros(settings["batch"])}
 
     def section(self, name: str) -> Settings:

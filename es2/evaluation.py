@@ -28,15 +28,20 @@ def evaluate_bundle(
     """Answer rows and the attacker's search table of one bundle.
 
     cfg: `attack` and `bundle` (with `benchmarks`, `controls`) rows of the config, `generation`, `judge`, and
-    `validation_sets`, on whose validation prompts the attacker chooses. probes: fitted on "self", "base", "parent".
+    `attacker_sets`, the sets on whose attack and validation splits the attacker fits and chooses. probes: fitted on
+    "self", "base", "parent".
     """
     bundle = cfg["bundle"]
-    validation = prompts[prompts["set"].isin(cfg["validation_sets"]) & (prompts["split"] == "validation")]
+    known = prompts[prompts["set"].isin(cfg["attacker_sets"])].reset_index(drop=True)
+    validation, harmful = known["split"] == "validation", known["label"] == "harmful"
     evaluation = Evaluation(
         lm=lm,
         row=row,
+        attack=bundle["attack"],
         benchmarks={name: benchmark(prompts, name, most) for name, most in bundle["benchmarks"].items() if most},
-        validation=validation.reset_index(drop=True),
+        validation=known[validation & harmful].reset_index(drop=True),
+        fit=known[known["split"] == "attack"].reset_index(drop=True),
+        harmless=known[validation & ~harmful].reset_index(drop=True),
         probes=probes,
         embeddings=embeddings,
         judge=load_judge(cfg["judge"]).judge,

@@ -45,10 +45,11 @@ def finetune(lm: LanguageModel, method: type[Method], cfg: Mapping[str, Any], jo
     ]
     batch = {name: size for name, size in settings["batch"].items() if size}
     settings = {**settings, "batch": batch}
-    learner = method(settings, training_data(prompts, references, embeddings, layers, refusals, batch))
+    compliant = {key: tokens for path in job.input.compliant for key, tokens in compliant_answers(path).items()}
+    learner = method(settings, training_data(prompts, references, embeddings, layers, refusals, batch, compliant))
     pools = {name: _pool(prompts, references, name) for name in batch}
     files = [job.input.answers, job.input.states, job.input.embeddings, job.input.layers]
-    files += [*job.input.prompts, *job.input.refusals]
+    files += [*job.input.prompts, *job.input.refusals, *job.input.compliant]
     fingerprint = _fingerprint({**settings, "method": method.__name__}, job.params.code, seed, files)
     saved = Checkpoints(job.params.checkpoints, fingerprint)
     trained = train(lm, learner, pools, held_out(prompts, references, embeddings), settings, seed, saved)
@@ -74,12 +75,20 @@ def training_data(
     layers: list[int],
     refusals: list[list[int]],
     sets: Collection[str],
+    compliant: Mapping[str, list[int]],
 ) -> TrainingData:
-    """What the method may learn from: the defence split of `sets`, and the refusal texts."""
+    """What the method may learn from: the defence split of `sets`, the refusal texts, and `compliant` answers to the
+    harmful prompts of that split."""
     defence = prompts[(prompts["split"] == "defence") & prompts["set"].isin(sets)]
     known = {reference.prompt_id: reference for reference in of_prompts(references, defence)}
     harmful = frozenset(defence[defence["label"] == "harmful"]["prompt_id"])
-    return TrainingData(harmful, known, refusals, embeddings, layers)
+    answered = {key: tokens for key, tokens in compliant.items() if key in harmful and key in known}
+    return TrainingData(harmful, known, refusals, embeddings, layers, answered)
+
+
+def compliant_answers(path: str | Path) -> dict[str, list[int]]:
+    """{prompt id: tokens} of the recorded answers that comply."""
+    return {row["prompt_id"]: row["answer_tokens"] for row in read_jsonl(path) if row["verdict"] == "compliance"}
 
 
 def refusal_tokens(lm: LanguageModel, path: str | Path, most: int) -> list[list[int]]:

@@ -17,11 +17,30 @@ METHODS = {
     "refusal_sft": "es2.methods.refusal_sft:RefusalSFT",
     "hold": "es2.methods.separation:Hold",
     "es2": "es2.methods.separation:Separation",
+    "adversarial": "es2.methods.adversarial:Adversarial",
+    "es2_adversarial": "es2.methods.adversarial:EsAdversarial",
+    "circuit_breakers": "es2.methods.rerouting:CircuitBreakers",
+    "triplet": "es2.methods.rerouting:Triplet",
+    "random_target": "es2.methods.rerouting:RandomTarget",
 }
+TERMS = {
+    "refusal_sft": {"kl", "sft"},
+    "hold": {"kl", "hold"},
+    "es2": {"kl", "hold"},
+    "adversarial": {"kl", "hold", "adversarial"},
+    "es2_adversarial": {"kl", "hold", "adversarial"},
+    "circuit_breakers": {"rerouting"},
+    "triplet": {"kl", "rerouting", "triplet"},
+    "random_target": {"rerouting"},
+}
+"""The sections of `training` that a method reads beside what all read (`separation` names the layers)."""
 ATTACKS = {
     "direct": "es2.attacks.direct",
     "scav": "es2.attacks.scav",
     "scav_adaptive": "es2.attacks.scav_adaptive",
+    "addition": "es2.attacks.addition",
+    "ablation": "es2.attacks.ablation",
+    "prefill": "es2.attacks.prefill",
 }
 
 

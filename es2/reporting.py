@@ -18,6 +18,15 @@ from es2.statistics import wilson
 TEXT_COLUMNS = ("parent", "fitted_on", "setting", "benchmark", "split", "judge", "run_a", "run_b", "attack")
 SHARES = ("refusal", "compliance", "degenerate")
 ADAPTIVE = "scav_adaptive"
+ATTACK_NAMES = {
+    "direct": "direct request",
+    "scav": "SCAV",
+    "scav_random": "random push\n(control)",
+    "scav_shuffled": "shuffled probe\n(control)",
+    ADAPTIVE: "adaptive SCAV",
+    "addition": "activation addition",
+    "ablation": "direction ablation",
+}
 
 
 @dataclass(frozen=True)
@@ -194,6 +203,12 @@ def curve(
     return pd.DataFrame([_curve_row(budget, group) for budget, group in points if len(group)])
 
 
+def budget_attacks(robustness: pd.DataFrame, study: Study) -> list[str]:
+    """The adaptive attacks with a budget axis that the study ran, adaptive SCAV first."""
+    found = set(rows(robustness, study, measure="half_compliance_budget")["attack"])
+    return sorted(found, key=lambda attack: (attack != ADAPTIVE, attack))
+
+
 def _curve_row(budget: float, cells: pd.DataFrame) -> dict[str, float]:
     row = {"budget": budget}
     for share, measure in pooled(cells).items():
@@ -202,10 +217,16 @@ def _curve_row(budget: float, cells: pd.DataFrame) -> dict[str, float]:
 
 
 def robustness_measure(
-    robustness: pd.DataFrame, study: Study, run: str, seed: int, measure: str, benchmark: str = "pooled"
+    robustness: pd.DataFrame,
+    study: Study,
+    run: str,
+    seed: int,
+    measure: str,
+    benchmark: str = "pooled",
+    attack: str = ADAPTIVE,
 ) -> Measure:
-    """One measure of `robustness.csv` under the adaptive attack fitted on the run itself."""
-    found = rows(robustness, study, attack=ADAPTIVE, fitted_on="self", measure=measure, benchmark=benchmark)
+    """One measure of `robustness.csv` under an adaptive attack fitted on the run itself."""
+    found = rows(robustness, study, attack=attack, fitted_on="self", measure=measure, benchmark=benchmark)
     found = one_seed(found, run, seed)
     if found.empty:
         return Measure()
@@ -213,12 +234,14 @@ def robustness_measure(
     return Measure(float(row["value"]), float(row["low"]), float(row["high"]), bool(row["censored"]))
 
 
-def half_budget(robustness: pd.DataFrame, dsr: pd.DataFrame, study: Study, run: str, seed: int) -> Measure:
+def half_budget(
+    robustness: pd.DataFrame, dsr: pd.DataFrame, study: Study, run: str, seed: int, attack: str = ADAPTIVE
+) -> Measure:
     """The half-compliance budget on the tests pooled; when censored, the largest tried."""
-    found = robustness_measure(robustness, study, run, seed, "half_compliance_budget")
+    found = robustness_measure(robustness, study, run, seed, "half_compliance_budget", attack=attack)
     if not found.censored:
         return found
-    points = curve(dsr, study, run, seed)
+    points = curve(dsr, study, run, seed, attack)
     largest = float(points["budget"].max()) if len(points) else found.value
     low = found.low if math.isfinite(found.low) else largest
     return Measure(largest, low, math.inf, True)

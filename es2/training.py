@@ -15,7 +15,7 @@ from tqdm import tqdm
 from es2.checkpoints import Checkpoints, Rows, trainable
 from es2.embeddings import extract_tokens
 from es2.errors import UserError
-from es2.examples import Example, run_examples
+from es2.examples import run_examples
 from es2.losses.divergence import kl_divergence
 from es2.methods.base import Method
 from es2.models import LanguageModel
@@ -130,6 +130,11 @@ def train(
 
     On collapse (see `collapse`) the adapter goes back to the last that passed the watch, and the reason is returned.
     """
+    batches = [
+        draw_batch(pools, settings["batch"], seed, number)
+        for number in range(settings["steps"] * settings["accumulate"])
+    ]
+    method.prepare(lm, [one for batch in batches for one in batch])
     parameters = trainable(lm.model)
     optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, weight_decay=settings["weight_decay"])
     done, rows, best = checkpoints.load(lm.model, optimizer)
@@ -137,7 +142,9 @@ def train(
     bar = tqdm(total=settings["steps"], initial=done, desc="fine-tuning", unit="step", file=sys.stderr, mininterval=5)
     stopped = None
     for step in range(done, settings["steps"]):
-        row = _step(lm, method, optimizer, pools, settings, seed, step)
+        method.begin(lm, step, settings["steps"])
+        each = settings["accumulate"]
+        row = _step(lm, method, optimizer, batches[step * each : (step + 1) * each], settings, step)
         last = step + 1 == settings["steps"]
         if last or (step + 1) % settings["evaluate_every"] == 0:
             row |= watch(lm, held_out)
@@ -162,28 +169,31 @@ def _step(
     lm: LanguageModel,
     method: Method,
     optimizer: torch.optim.Optimizer,
-    pools: Mapping[str, Sequence[str]],
+    batches: Sequence[Sequence[tuple[str, int]]],
     settings: Mapping[str, Any],
-    seed: int,
     step: int,
 ) -> dict[str, Any]:
-    """One optimizer step; its row of the training table (no timings, so that two runs are equal)."""
+    """One optimizer step on the mean loss of its batches; its row of the training table (no timings, so that two runs
+    are equal)."""
     rate = learning_rate(settings, step)
     for group in optimizer.param_groups:
         group["lr"] = rate
     lm.model.train()
-    examples: list[Example] = [
-        method.example(prompt_id, number) for prompt_id, number in draw_batch(pools, settings["batch"], seed, step)
-    ]
-    loss = method.loss(lm, examples, run_examples(lm, examples, method.layers))
-    row = {"step": step + 1, "loss": loss.total.item(), **loss.parts, "learning_rate": rate}
-    if math.isfinite(row["loss"]):
-        loss.total.backward()
+    sums: dict[str, float] = {}
+    for batch in batches:
+        examples = [method.example(prompt_id, number) for prompt_id, number in batch]
+        loss = method.loss(lm, examples, method.run(lm, examples))
+        value = loss.total.item()
+        for name, part in {"loss": value, **loss.parts}.items():
+            sums[name] = sums.get(name, 0.0) + part / len(batches)
+        if math.isfinite(value):
+            (loss.total / len(batches)).backward()
+    if math.isfinite(sums["loss"]):
         nn.utils.clip_grad_norm_(trainable(lm.model).values(), settings["clip"])
         optimizer.step()
     optimizer.zero_grad()
     lm.model.eval()
-    return row
+    return {"step": step + 1, **sums, "learning_rate": rate}
 
 
 def _copy(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

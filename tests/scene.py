@@ -33,11 +33,15 @@ class Scene:
     def evaluation(self, judge=lambda *_: "refusal", **changes):
         ids = [f"p{place}" for place in range(len(TEXTS))]
         frame = pd.DataFrame({"prompt_id": ids, "prompt": TEXTS, "split": "test"})
+        labelled = frame.assign(label=["harmful" if harmful else "safe" for harmful in IS_HARMFUL.tolist()])
         given = {
             "lm": self.lm,
+            "attack": "attack",
             "row": {"run": "es2", "model": "tiny", "seed": 3},
             "benchmarks": {"one": frame[:4].reset_index(drop=True), "two": frame[8:11].reset_index(drop=True)},
             "validation": frame[16:20].assign(split="validation").reset_index(drop=True),
+            "fit": labelled[:24],
+            "harmless": labelled[24:][~IS_HARMFUL[24:].numpy()].reset_index(drop=True),
             "probes": {"self": self.probes, "base": self.probes},
             "embeddings": Embeddings(ids, self.embeddings),
             "judge": judge,

@@ -41,10 +41,15 @@ def config(attack, **bundle):
     controls = {"random": 1, "shuffled": 0, "prompts": 1}
     return {
         "attack": attack,
-        "bundle": {"benchmarks": {"harm": 4, "plain": "all", "unused": 0}, "controls": controls, **bundle},
+        "bundle": {
+            "attack": "named",
+            "benchmarks": {"harm": 4, "plain": "all", "unused": 0},
+            "controls": controls,
+            **bundle,
+        },
         "generation": {"max_new_tokens": 3, "batch_rows": 8},
         "judge": {"kind": "keyword"},
-        "validation_sets": ["harm"],
+        "attacker_sets": ["harm"],
     }
 
 
@@ -53,7 +58,7 @@ def test_direct_bundle(load_model):
     rows, search = evaluate_bundle(lm, config({"kind": "direct"}), ROW, prompts, {}, None, done.append)
     assert sum(done) == len(rows) == 10
     assert [row["benchmark"] for row in rows] == ["harm"] * 4 + ["plain"] * 6
-    assert {row["split"] for row in rows} == {"test"}
+    assert {(row["split"], row["attack"]) for row in rows} == {("test", "named")}
     for row in rows:
         assert set(row) == ANSWER_KEYS
         assert json.loads(json.dumps(row)) == row

@@ -52,6 +52,7 @@ def job(bench, tmp_path):
         embeddings=tmp_path / "embeddings.safetensors",
         layers=tmp_path / "layers.json",
         refusals=[tmp_path / "refusals.jsonl"],
+        compliant=[],
         model=str(tmp_path / "tiny" / "manifest.json"),
     )
     output = SimpleNamespace(

@@ -22,7 +22,7 @@ def test_direct_answers_are_the_models(scene):
     assert [row["prompt_id"] for row in attacked.rows] == ["p0", "p1", "p2", "p3", "p8", "p9", "p10"]
     assert [row["benchmark"] for row in attacked.rows] == ["one"] * 4 + ["two"] * 3
     assert {(row["attack"], row["budget"], row["control"], row["draw"]) for row in attacked.rows} == {
-        ("direct", None, "", 0)
+        ("attack", None, "", 0)
     }
     assert attacked.search == []
 

@@ -27,6 +27,21 @@ SETTINGS = {
     "separation": {"weight": 1.0, "form": "bounded", "distance": "pairwise", "target": 3.0, "layers": [1, 2]},
     "kl": {"weight": 0.5},
     "hold": {"refusals": 0.5, "safe_drift": 0.1},
+    "accumulate": 1,
+    "rerouting": {"alpha": 2.0, "refusals": 0.5, "scale": 2.0},
+    "triplet": {"safe": 1.0, "harmful": 1.0, "margin_safe": 0.5, "margin_harmful": 0.5},
+    "adversarial": {
+        "refusals": 1.0,
+        "safe": 1.0,
+        "edits": ["landing", "push"],
+        "strengths": [0.5, 2.5],
+        "budgets": [0.05, 0.3],
+        "start": [0.0, 0.4],
+        "end": [0.5, 1.0],
+        "c": [0.01, 1.0],
+        "fit_prompts": 4,
+        "refit_every": 2,
+    },
     "sft": {"own_answers": 1.0, "answer_tokens": 16},
 }
 
@@ -49,7 +64,12 @@ class Bench:
         self.held_out = HeldOut(watched, self.embeddings.of([one.prompt_id for one in watched]))
         known = {key: one for key, one in self.references.items() if key[0] != "v"}
         self.data = TrainingData(
-            frozenset(self.pools["harm"]), known, [[5, 6, 7, 1], [8, 9, 1]], self.embeddings, [1, 2]
+            frozenset(self.pools["harm"]),
+            known,
+            [[5, 6, 7, 1], [8, 9, 1]],
+            self.embeddings,
+            [1, 2],
+            {key: [9 - place, 8, 7, 11] for place, key in enumerate(self.pools["harm"][1:])},
         )
 
     def run(self, name="es2", seed=0, checkpoint=None, spoil=None, **changes):

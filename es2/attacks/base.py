@@ -20,14 +20,19 @@ from es2.probes import ProbeSet
 class Evaluation:
     """One model under evaluation: its run, the prompts, and what the attacker may fit on.
 
-    benchmarks: test prompts by set (columns prompt_id, prompt, split); validation: harmful validation prompts, on which
-    the attacker chooses; probes: {"self" | "parent" | "base": ProbeSet}; embeddings: the model's own, of all prompts.
+    attack: its name in the config; benchmarks: test prompts by set (columns prompt_id, prompt, split); validation:
+    harmful validation prompts, on which the attacker chooses; fit: the attack split (column label too), on which
+    directions are fitted; harmless: safe validation prompts, on which side effects are watched; probes: {"self" |
+    "parent" | "base": ProbeSet}; embeddings: the model's own, of all prompts but the defence split's.
     """
 
     lm: LanguageModel
     row: Mapping[str, Any]
+    attack: str
     benchmarks: Mapping[str, pd.DataFrame]
     validation: pd.DataFrame
+    fit: pd.DataFrame
+    harmless: pd.DataFrame
     probes: Mapping[str, ProbeSet]
     embeddings: Embeddings | None
     judge: Callable[[str, str], str]
@@ -40,13 +45,14 @@ class Evaluation:
         """All benchmark prompts in one frame, with a column `benchmark`."""
         return pd.concat([frame.assign(benchmark=name) for name, frame in self.benchmarks.items()], ignore_index=True)
 
-    def answer(self, prompts: Sequence[str]) -> list[Answer]:
-        """Greedy answers to `prompts`, under whatever attack is applied to the model."""
-        tokens = self.lm.chat_tokens(prompts)
+    def answer(self, prompts: Sequence[str], prefix: Sequence[int] = ()) -> list[Answer]:
+        """Greedy answers to `prompts`, under whatever attack is applied to the model; what follows a `prefix` (tokens)
+        that the attacker puts into the answer's mouth, if there is one."""
+        tokens = [[*ids, *prefix] for ids in self.lm.chat_tokens(prompts)]
         return generate(self.lm, tokens, self.max_new_tokens, self.batch_rows, self.progress)
 
     def rows(self, prompts: pd.DataFrame, answers: Sequence[Answer], **about: Any) -> list[dict[str, Any]]:
-        """Answer rows for the file: who, which attack (`about`: scalars or one value a prompt), prompt, answer."""
+        """Answer rows for the file: who, how the attack was set (`about`: scalars or one value a prompt), answer."""
         columns = {key: np.broadcast_to(np.asarray(value, dtype=object), len(prompts)) for key, value in about.items()}
         empty = {"fitted_on": "", "setting": "", "budget": None, "realised": None, "control": "", "draw": 0}
         found = []
@@ -56,6 +62,7 @@ class Evaluation:
                     "run": self.row["run"],
                     "model": self.row["model"],
                     "seed": self.row["seed"],
+                    "attack": self.attack,
                     **empty,
                     **{key: values[place] for key, values in columns.items()},
                     "benchmark": prompt.benchmark,

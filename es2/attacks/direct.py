@@ -9,4 +9,4 @@ from es2.attacks.base import Attacked, Evaluation
 def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mapping[str, Any]) -> Attacked:
     """Answers to every benchmark prompt without any attack."""
     prompts = evaluation.prompts()
-    return Attacked(evaluation.rows(prompts, evaluation.answer(prompts["prompt"].tolist()), attack="direct"))
+    return Attacked(evaluation.rows(prompts, evaluation.answer(prompts["prompt"].tolist())))

@@ -31,9 +31,13 @@ class Setting:
     def layers(self, probes: ProbeSet) -> list[int]:
         """Layers in the window whose validation accuracy exceeds the threshold; may be none."""
         accuracy = probes.accuracy[probes.index(self.c)]
-        last = len(accuracy) - 1
-        low, high = self.window
-        return [k for k in range(len(accuracy)) if low <= k / max(1, last) <= high and accuracy[k] > self.accuracy]
+        return [layer for layer in in_window(self.window, len(accuracy)) if accuracy[layer] > self.accuracy]
+
+
+def in_window(window: Sequence[float], n_layers: int) -> list[int]:
+    """The layers whose relative depth, 0 for the first and 1 for the last, lies in the window."""
+    low, high = window
+    return [layer for layer in range(n_layers) if low <= layer / max(1, n_layers - 1) <= high]
 
 
 def directions(probes: ProbeSet) -> Tensor:

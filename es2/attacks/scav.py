@@ -36,7 +36,7 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
         answers = answer_under(evaluation, attack, prompts["prompt"].tolist())
         unit = directions(probes)[probes.index(setting.c)]
         realised = relative_budget(embeddings_of(evaluation, prompts), unit, target).tolist()
-        about = {"attack": "scav", "fitted_on": fitted_on, "setting": name}
+        about = {"fitted_on": fitted_on, "setting": name}
         rows += evaluation.rows(prompts, answers, **about, realised=realised)
         if fitted_on == "self" and attack.steps is not None:
             rows += replay_controls(evaluation, prompts, attack.steps, setting.c, bundle["controls"], about)

@@ -7,19 +7,17 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from es2.examples import Example, Outputs
-from es2.losses.divergence import kl_divergence
-from es2.methods.base import Loss, TrainingData
+from es2.methods.base import Loss, Method, TrainingData, kl_to_parent
 from es2.models import LanguageModel
 
 
-class RefusalSFT:
+class RefusalSFT(Method):
     """L = CE(refusals | harmful prompts) + weight * CE(own answers | safe prompts) + kl.weight * KL(safe prompts).
 
     Each mean is over answer tokens. The KL term keeps the safe answers' whole distribution, not their greedy path.
     """
 
     def __init__(self, settings: Mapping[str, Any], data: TrainingData) -> None:
-        self.layers: Sequence[int] = ()
         self.data = data
         self.answers_weight = float(settings["sft"]["own_answers"])
         self.most = int(settings["sft"]["answer_tokens"])
@@ -47,9 +45,6 @@ class RefusalSFT:
         total = refusals + self.answers_weight * answers
         parts = {"refusals": refusals.item(), "answers": answers.item()}
         if self.kl_weight > 0:
-            states = torch.cat([example.states for example in examples if example.states is not None])
-            with torch.no_grad():
-                parent = lm.logits(states.to(lm.device, logits.dtype))
-            kl = kl_divergence(logits[~harmful], parent).mean()
+            kl = kl_to_parent(lm, logits[~harmful], examples).mean()
             total, parts = total + self.kl_weight * kl, {**parts, "kl": kl.item()}
         return Loss(total, parts)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from es2.examples import Example, Outputs
-from es2.losses.divergence import kl_divergence, relative_drift
+from es2.losses.divergence import relative_drift
 from es2.losses.separation import DISTANCES, FORMS
-from es2.methods.base import Loss, TrainingData
+from es2.methods.base import Loss, Method, TrainingData, kl_to_parent
 from es2.models import LanguageModel
 
 
-class Separation:
+class Separation(Method):
     """The ES2 loss on a batch of harmful and safe prompts with the parent's own answers."""
 
     def __init__(self, settings: Mapping[str, Any], data: TrainingData) -> None:
@@ -44,7 +44,7 @@ class Separation:
         distance = self.distance(residual[:, harmful], residual[:, ~harmful])
         parent = self.parent_distance.to(distance.device)
         separation = self.form(distance, parent, self.target)
-        kl_safe, kl_refusals = self._divergences(lm, examples, outputs, harmful)
+        kl_safe, kl_refusals = self.divergences(lm, examples, outputs, harmful)
         drift = relative_drift(residual[:, ~harmful], self._parent_residual(examples, ~harmful).to(residual.device))
         total = (
             self.weight * separation
@@ -61,16 +61,12 @@ class Separation:
         }
         return Loss(total, parts)
 
-    def _divergences(
+    def divergences(
         self, lm: LanguageModel, examples: Sequence[Example], outputs: Outputs, harmful: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mean KL to the parent over answer tokens: of safe prompts, and of harmful prompts that the parent refused."""
         refused = torch.tensor([self.data.references[one.prompt_id].verdict == "refusal" for one in examples])
-        states = torch.cat([example.states for example in examples if example.states is not None])
-        logits = lm.logits(outputs.final)
-        with torch.no_grad():
-            parent = lm.logits(states.to(logits.device, logits.dtype))
-        kl = kl_divergence(logits, parent)
+        kl = kl_to_parent(lm, lm.logits(outputs.final), examples)
         safe_tokens = (~harmful)[outputs.rows].to(kl.device)
         refusal_tokens = (harmful & refused)[outputs.rows].to(kl.device)
         held = kl[refusal_tokens].mean() if refusal_tokens.any() else kl.new_zeros(())

@@ -5,16 +5,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from es2.plots.style import LIGHT, error_lengths, new_figure, run_legend, run_styles, say_empty, style
-from es2.reporting import ADAPTIVE, Study, rows, seeds
+from es2.reporting import ATTACK_NAMES, Study, budget_attacks, rows, seeds
 
-ORDER = ("direct", "prefill", "published", "scav", "scav_random", "scav_shuffled")
+ORDER = (
+    "direct",
+    "prefill",
+    "ablation",
+    "ablation_random",
+    "ablation_shuffled",
+    "scav",
+    "scav_random",
+    "scav_shuffled",
+)
 FITTED = ("", "base", "parent", "self")
-NAMES = {
-    "direct": "direct request",
-    "scav": "SCAV",
-    "scav_random": "random push\n(control)",
-    "scav_shuffled": "shuffled probe\n(control)",
-}
 
 
 def dsr_figure(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> Figure:
@@ -48,20 +51,23 @@ def dsr_figure(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> Fig
 def dot_rows(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> pd.DataFrame:
     """What the figure shows, in order: row (its name), run, seed, benchmark, value, low, high.
 
-    The budget-free attacks come from `dsr.csv`, the adaptive attack at the budgets fixed beforehand from
-    `robustness.csv` (its whole curve is a figure of its own), the worst case last.
+    The budget-free attacks come from `dsr.csv`, those over budgets at the budgets fixed beforehand from
+    `robustness.csv` (their whole curves are a figure of their own), the worst case last.
     """
     cells = rows(dsr, study, split="test")
     cells = cells[cells["benchmark"].isin(study.harmful)]
-    free = cells[~cells["attack"].str.startswith(ADAPTIVE) & (cells["attack"] != "worst_case")]
+    free = cells[cells["budget"].isna() & (cells["attack"] != "worst_case")]
     free = free.rename(columns={"dsr": "value", "dsr_low": "low", "dsr_high": "high"})
     order = {attack: i for i, attack in enumerate([*ORDER, *sorted(set(free["attack"]) - set(ORDER))])}
     fitted = {name: i for i, name in enumerate(FITTED)}
     free = free.assign(a=free["attack"].map(order), f=free["fitted_on"].map(fitted)).sort_values(["a", "f"])
     free["row"] = [row_name(attack, on) for attack, on in zip(free["attack"], free["fitted_on"], strict=True)]
-    fixed = rows(robustness, study, attack=ADAPTIVE, fitted_on="self", measure="dsr_at_budget")
-    fixed = fixed[fixed["benchmark"].isin(study.harmful)].sort_values("budget")
-    fixed = fixed.assign(row=[f"adaptive SCAV\nbudget {budget:.3g}" for budget in fixed["budget"]])
+    fixed = rows(robustness, study, fitted_on="self", measure="dsr_at_budget")
+    fixed = fixed[fixed["benchmark"].isin(study.harmful)]
+    place = {attack: i for i, attack in enumerate(budget_attacks(robustness, study))}
+    fixed = fixed.assign(a=fixed["attack"].map(place)).sort_values(["a", "budget"])
+    named = zip(fixed["attack"], fixed["budget"], strict=True)
+    fixed["row"] = [f"{row_name(attack, '')}\nbudget {budget:.3g}" for attack, budget in named]
     worst = cells[cells["attack"] == "worst_case"].sort_values("budget")
     worst = worst.assign(row=[f"worst case,\nbudget {budget:.3g}" for budget in worst["budget"]])
     worst = worst.rename(columns={"dsr": "value", "dsr_low": "low", "dsr_high": "high"})
@@ -73,7 +79,7 @@ def dot_rows(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> pd.Da
 
 def row_name(attack: str, fitted_on: str) -> str:
     """`SCAV, fitted on parent` and the like, in two lines."""
-    name = NAMES.get(attack, attack.replace("_", " "))
+    name = ATTACK_NAMES.get(attack, attack.replace("_", " "))
     if not fitted_on or "\n" in name:
         return name if not fitted_on or fitted_on == "self" else f"{name.splitlines()[0]}\n(control, {fitted_on})"
     return f"{name}, fitted\non {'itself' if fitted_on == 'self' else fitted_on}"

@@ -1,6 +1,7 @@
 """The robustness curve: refusal, compliance, degenerate answers against attack budget (method.md §6)."""
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,44 +17,63 @@ from es2.plots.style import (
     say_empty,
     style,
 )
-from es2.reporting import ADAPTIVE, SHARES, Measure, Study, curve, half_budget, rows, seeds
+from es2.reporting import ATTACK_NAMES, SHARES, Measure, Study, budget_attacks, curve, half_budget, rows, seeds
 
 BUDGET_LABEL = "attack budget: RMS of |step| / |e| over the edited layers (0 = direct request)"
-RANDOM = f"{ADAPTIVE}_random"
 Curves = dict[str, dict[int, pd.DataFrame]]
 
 
 def robustness_figure(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> Figure:
     """Three panels, refusal | compliance | degenerate, against relative budget on the harmful tests pooled.
 
-    A line a run with Wilson bands; the half-compliance budgets stand near the 0.5 line of the compliance
-    panel with their intervals, a run without one says so in the legend; a thin dotted line is a random push
+    A row an attack; a line a run with Wilson bands; the half-compliance budgets stand near the 0.5 line of the
+    compliance panel with their intervals, a run without one says so in the legend; a thin dotted line is a random push
     with the same recorded norms, where the table has one.
     """
-    curves = _curves(dsr, study, ADAPTIVE)
-    controls = _curves(dsr, study, RANDOM)
-    halves = {run: half_budget(robustness, dsr, study, run, min(lines)) for run, lines in curves.items()}
+    curves = {attack: _curves(dsr, study, attack) for attack in budget_attacks(robustness, study)}
+    curves = {attack: lines for attack, lines in curves.items() if lines}
+    never: dict[str, list[str]] = {}
     with style():
-        figure, axes = new_figure(8.2, 1, 3, sharey=True, sharex=True)
-        for panel, share in zip(axes.flat, SHARES, strict=True):
+        figure, axes = new_figure(2.4 + 5.8 * max(len(curves), 1), max(len(curves), 1), 3, sharey=True, sharex=True)
+        for panel, share in zip(axes[0], SHARES, strict=True):
             panel.set_title(share)
-            for run, lines in curves.items():
-                _draw_run(panel, study, run, share, lines, controls.get(run, {}))
             plain_ticks(panel.xaxis)
-            if curves:
-                panel.axhline(0.5, color=GREY, lw=0.8, ls=":", zorder=0)
-            else:
+            if not curves:
                 say_empty(panel, "no adaptive\ncurve")
+        for panels, (attack, lines) in zip(axes, curves.items(), strict=False):
+            name = ATTACK_NAMES.get(attack, attack) if len(curves) > 1 else ""
+            halves = {run: half_budget(robustness, dsr, study, run, min(seen), attack) for run, seen in lines.items()}
+            _draw_attack(panels, lines, _curves(dsr, study, f"{attack}_random"), halves, study)
+            for run in (run for run, half in halves.items() if half.censored):
+                never.setdefault(run, []).append(f" under {name}" if name else "")
+            panels[0].set_ylabel(f"{name}\nshare of answers".strip())
         if curves:
-            largest = max(float(line["budget"].max()) for lines in curves.values() for line in lines.values())
-            axes[0, 0].set_xlim(0, largest * 1.03)
+            points = [
+                line["budget"].max() for lines in curves.values() for some in lines.values() for line in some.values()
+            ]
+            axes[0, 0].set_xlim(0, float(max(points)) * 1.03)
             axes[0, 0].set_ylim(-0.02, 1.02)
-            _mark_half_budgets(axes[0, 1], study, halves)
-        axes[0, 0].set_ylabel("share of answers")
         figure.supxlabel(BUDGET_LABEL)
-        notes = {run: "(never half)" for run, half in halves.items() if half.censored}
-        run_legend(figure, study, list(curves), notes=notes)
+        drawn = {run for lines in curves.values() for run in lines}
+        notes = {run: f"(never half{' and'.join(attacks)})" for run, attacks in never.items()}
+        run_legend(figure, study, [run for run in study.runs if run in drawn], notes=notes)
     return figure
+
+
+def _draw_attack(
+    panels: Sequence[Axes], curves: Curves, controls: Curves, halves: dict[str, Measure], study: Study
+) -> None:
+    """One attack's row of panels."""
+    for panel, share in zip(panels, SHARES, strict=True):
+        panel.axhline(0.5, color=GREY, lw=0.8, ls=":", zorder=0)
+        for run, lines in curves.items():
+            _draw_run(panel, study, run, share, lines, controls.get(run, {}))
+    _mark_half_budgets(panels[1], study, halves, _largest(curves))
+
+
+def _largest(curves: Curves) -> float:
+    """The largest budget of an attack."""
+    return max(float(line["budget"].max()) for lines in curves.values() for line in lines.values())
 
 
 def _curves(dsr: pd.DataFrame, study: Study, attack: str) -> Curves:
@@ -93,9 +113,9 @@ def _draw_run(
         panel.plot(line["budget"], line[share], color=look.color, ls=":", lw=1.0, label=f"_{run}_random")
 
 
-def _mark_half_budgets(panel: Axes, study: Study, halves: dict[str, Measure]) -> None:
+def _mark_half_budgets(panel: Axes, study: Study, halves: dict[str, Measure], largest: float) -> None:
     """A hollow marker with its interval for each run that falls, above and below the 0.5 line by turns."""
-    right = panel.get_xlim()[1]
+    right = largest * 1.03
     for i, (run, half) in enumerate(halves.items()):
         if half.censored or not half.known:
             continue

@@ -8,9 +8,18 @@ from pathlib import Path
 
 from es2.errors import UserError
 from es2.judges.registry import KINDS as JUDGES
-from es2.registry import METHODS, UNTRAINED, suggest
+from es2.registry import METHODS, TERMS, UNTRAINED, suggest
 from es2.settings.data import BundledSource, FileSource, FolderModel, Source, model_sources
-from es2.settings.evaluation import Bundle, DirectAttack, ScavAdaptiveAttack, ScavAttack
+from es2.settings.evaluation import (
+    AblationAttack,
+    AblationSearch,
+    BudgetAttack,
+    BudgetChoice,
+    Bundle,
+    DirectAttack,
+    PrefillAttack,
+    ScavAttack,
+)
 from es2.settings.study import Config
 from es2.settings.training import Training
 
@@ -156,15 +165,24 @@ def check_training(config: Config, run: str, training: Training) -> None:
     """Check a trained run's merged settings."""
     where, method = f"runs.{run}", config.runs[run].method
     weight = training.separation.weight
-    if method == "hold" and weight != 0:
+    if method in ("hold", "adversarial") and weight != 0:
         raise UserError(
-            f"{where}.training.separation.weight: it is {weight:g}, and `hold` is the control without "
+            f"{where}.training.separation.weight: it is {weight:g}, and `{method}` is a control without "
             "separation; set it to 0"
         )
-    if method == "es2" and weight == 0:
-        raise UserError(f"{where}.training.separation.weight: it is 0, which is the method hold; give a weight above 0")
+    if method in ("es2", "es2_adversarial") and weight == 0:
+        control = "hold" if method == "es2" else "adversarial"
+        raise UserError(
+            f"{where}.training.separation.weight: it is 0, which is the method {control}; give a weight above 0"
+        )
     if method == "refusal_sft":
         need(f"{where}.training.sft.refusals", "source", training.sft.refusals, config.sources)
+    adversarial = training.adversarial
+    if "adversarial" in TERMS.get(method, ()) and training.checkpoint_every % adversarial.refit_every:
+        raise UserError(
+            f"{where}.training.checkpoint_every: it is no multiple of adversarial.refit_every "
+            f"({adversarial.refit_every}), so that a resumed run would not be the undisturbed one; make it one"
+        )
     for name, size in training.batch.items():
         need(f"{where}.training.batch", "prompt set", name, config.prompt_sets)
         if size and name not in sets_with(config, "defence"):
@@ -182,21 +200,39 @@ def _check_attacks(config: Config) -> None:
     known = config.probes.c
     wanted = [("probes.metric_c", config.probes.metric_c)]
     for name, attack in config.attacks.items():
+        where = f"attacks.{name}"
+        if "_" in name and name.rpartition("_")[2] in ("random", "shuffled"):
+            raise UserError(f"{where}: an attack's name with that ending is its control's in the tables; rename it")
+        if isinstance(attack, DirectAttack) != (name == "direct"):
+            raise UserError(f"{where}: the name direct is that of the direct request (kind: direct); rename it")
         if isinstance(attack, ScavAttack):
-            wanted.append((f"attacks.{name}.c", attack.c))
-        if isinstance(attack, ScavAdaptiveAttack):
-            wanted += [(f"attacks.{name}.search.c", strength) for strength in attack.search.c]
-            if sorted(set(attack.budgets)) != attack.budgets:
-                raise UserError(f"attacks.{name}.budgets: they do not ascend; sort them, each once")
-            for budget in attack.control_budgets:
-                if budget not in attack.budgets:
-                    raise UserError(f"attacks.{name}.control_budgets: {budget:g} is none of the budgets; add it")
-            for low, high in attack.search.windows:
-                if low > high:
-                    raise UserError(f"attacks.{name}.search.windows: [{low:g}, {high:g}] ends before it begins")
+            wanted.append((f"{where}.c", attack.c))
+        if isinstance(attack, BudgetAttack):
+            _check_budgets(where, attack)
+        search = getattr(attack, "search", None)
+        if isinstance(search, BudgetChoice):
+            wanted += [(f"{where}.search.c", strength) for strength in search.c]
+            for window in search.windows:
+                _check_window(f"{where}.search.windows", window)
+        if isinstance(search, AblationSearch):
+            _check_window(f"{where}.search.window", search.window)
     for where, strength in wanted:
         if strength not in known:
             raise UserError(f"{where}: no probe is fitted with C = {strength:g}; add it to probes.c")
+
+
+def _check_window(where: str, window: list[float]) -> None:
+    low, high = window
+    if low > high:
+        raise UserError(f"{where}: [{low:g}, {high:g}] ends before it begins")
+
+
+def _check_budgets(where: str, attack: BudgetAttack) -> None:
+    if sorted(set(attack.budgets)) != attack.budgets:
+        raise UserError(f"{where}.budgets: they do not ascend; sort them, each once")
+    for budget in attack.control_budgets:
+        if budget not in attack.budgets:
+            raise UserError(f"{where}.control_budgets: {budget:g} is none of the budgets; add it")
 
 
 def _check_bundle(config: Config, name: str, bundle: Bundle) -> None:
@@ -211,14 +247,15 @@ def _check_bundle(config: Config, name: str, bundle: Bundle) -> None:
     if name not in used_bundles(config):
         return
     attack = config.attacks[bundle.attack]
-    if isinstance(attack, DirectAttack) and (bundle.fitted_on or bundle.controls):
-        raise UserError(f"{where}: a direct request has neither fitted_on nor controls; take them away")
-    if isinstance(attack, ScavAttack | ScavAdaptiveAttack):
+    if isinstance(attack, DirectAttack | PrefillAttack):
+        if bundle.fitted_on or bundle.controls:
+            raise UserError(f"{where}: the attack {attack.kind} has neither fitted_on nor controls; take them away")
+    else:
         if bundle.controls is None:
             raise UserError(f"{where}.controls: this key is missing; say how many draws (0 for none)")
         if not bundle.fitted_on:
             raise UserError(f"{where}.fitted_on: it is empty; say where the attack is fitted")
-    if isinstance(attack, ScavAdaptiveAttack) and bundle.fitted_on != ["self"]:
+    if isinstance(attack, BudgetAttack | AblationAttack) and bundle.fitted_on != ["self"]:
         raise UserError(f"{where}.fitted_on: an adaptive attack is fitted on the run itself; write [self]")
     _check_sizes(config, f"{where}.benchmarks", bundle.benchmarks, "test")
     if not any(bundle.benchmarks.values()):
@@ -275,6 +312,9 @@ def _check_report(config: Config) -> None:
     need("primary.benchmark", "benchmark", primary.benchmark, ["pooled", *config.select.prompt_sets])
     comparison = config.comparison
     need("comparison.reference", "selected run", comparison.reference, selected)
+    need("comparison.attack", "attack", comparison.attack, config.attacks)
+    if not isinstance(config.attacks[comparison.attack], BudgetAttack):
+        raise UserError(f"comparison.attack: {comparison.attack} has no budgets; name an attack over budgets")
     for run in (name for pair in comparison.pairs for name in pair):
         need("comparison.pairs", "run", run, config.runs)
     if primary.factor is not None and primary.factor not in comparison.factors:

@@ -35,28 +35,81 @@ class ScavAttack(Row):
     c: Positive
 
 
-class Search(Row):
-    """What the adaptive attacker may choose from, and how its first stage is kept short."""
+class Choice(Row):
+    """How an adaptive attacker chooses on validation: prompts of its first stage, settings kept for the second."""
 
-    rules: Annotated[list[Literal["probability", "projection"]], Field(min_length=1)]
-    c: Strengths
-    accuracy: Annotated[list[Share], Field(min_length=1)]
-    windows: Annotated[list[Interval], Field(min_length=1)]
-    first_budgets: Strengths
     first_prompts: Count
     keep: Count
 
 
-class ScavAdaptiveAttack(Row):
-    """SCAV over budgets, its setting chosen for each run and budget on validation."""
+class BudgetChoice(Choice):
+    """The same for an attack over budgets, with the budgets of the first stage and the windows to choose from."""
 
-    kind: Literal["scav_adaptive"]
+    first_budgets: Strengths
+    c: Strengths
+    windows: Annotated[list[Interval], Field(min_length=1)]
+
+
+class ScavSearch(BudgetChoice):
+    """What adaptive SCAV may choose from."""
+
+    rules: Annotated[list[Literal["probability", "projection"]], Field(min_length=1)]
+    accuracy: Annotated[list[Share], Field(min_length=1)]
+
+
+class AdditionSearch(BudgetChoice):
+    """What activation addition may choose from."""
+
+    sources: Annotated[list[Literal["mean", "probe"]], Field(min_length=1)]
+
+
+class AblationSearch(Choice):
+    """Which layers' directions ablation may choose from, and the bound of KL on harmless prompts in nats."""
+
+    window: Interval
+    harmless_kl: Positive
+
+
+class BudgetAttack(Row):
+    """An attack over budgets, its setting chosen for each run and budget on validation."""
+
     budgets: Strengths
     control_budgets: list[Positive]
-    search: Search
 
 
-Attack = Annotated[DirectAttack | ScavAttack | ScavAdaptiveAttack, Field(discriminator="kind")]
+class ScavAdaptiveAttack(BudgetAttack):
+    """SCAV over budgets."""
+
+    kind: Literal["scav_adaptive"]
+    search: ScavSearch
+
+
+class AdditionAttack(BudgetAttack):
+    """Activation addition over budgets."""
+
+    kind: Literal["addition"]
+    search: AdditionSearch
+
+
+class AblationAttack(Row):
+    """Refusal-direction ablation."""
+
+    kind: Literal["ablation"]
+    search: AblationSearch
+
+
+class PrefillAttack(Row):
+    """A beginning of the answer that the attacker gives."""
+
+    kind: Literal["prefill"]
+    prefixes: Annotated[list[Text], Field(min_length=1)]
+    search: Choice
+
+
+Attack = Annotated[
+    DirectAttack | ScavAttack | ScavAdaptiveAttack | AdditionAttack | AblationAttack | PrefillAttack,
+    Field(discriminator="kind"),
+]
 
 
 class Controls(Row):

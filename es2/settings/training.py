@@ -11,6 +11,7 @@ from es2.settings.types import (
     Positive,
     Probability,
     Row,
+    Share,
     Size,
     Sizes,
     Strengths,
@@ -84,6 +85,46 @@ class SftTerms(Row):
     answer_tokens: Count
 
 
+class ReroutingTerms(Row):
+    """Circuit breakers and what shares its data: alpha of the schedule; the share of harmful prompts that retain the
+    parent's refusal; the length of RMU's random target, in mean norms of the parent."""
+
+    alpha: Positive
+    refusals: Share
+    scale: Positive
+
+
+class TripletTerms(Row):
+    """Triplet separation: weights of the two losses and their margins, in mean norms of the parent."""
+
+    safe: Weight
+    harmful: Weight
+    margin_safe: Positive
+    margin_harmful: Positive
+
+
+Range = Annotated[list[Weight], Field(min_length=2, max_length=2)]
+
+
+class AdversarialTerms(Row):
+    """Training under the attack: weights of refusals and harmless answers held there, and what edits are drawn from.
+
+    `strengths`: t of the landing; `budgets`: length of the push over the mean norm; `start` and `end`: relative depth
+    of the first and last edited layer; `fit_prompts` of each class, fitted again every `refit_every` steps.
+    """
+
+    refusals: Weight
+    safe: Weight
+    edits: Annotated[list[Literal["landing", "push"]], Field(min_length=1)]
+    strengths: Range
+    budgets: Range
+    start: Interval
+    end: Interval
+    c: Strengths
+    fit_prompts: Count
+    refit_every: Count
+
+
 class Training(Row):
     """Everything that a training run reads; a run's row overrides single keys."""
 
@@ -95,6 +136,7 @@ class Training(Row):
     clip: Positive
     weight_decay: Weight
     batch: Sizes
+    accumulate: Count
     evaluate_every: Count
     checkpoint_every: Count
     stop: Stop
@@ -102,6 +144,9 @@ class Training(Row):
     kl: KlTerm
     hold: HoldTerms
     sft: SftTerms
+    rerouting: ReroutingTerms
+    triplet: TripletTerms
+    adversarial: AdversarialTerms
 
 
 class Run(Row):

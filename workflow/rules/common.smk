@@ -20,7 +20,7 @@ PAGE_TABLES = ["dsr", "robustness", "paired", "separability", "ability"]
 TABLES = [*PAGE_TABLES, "training", "verdicts", "settings", "cost", "findings", "main", "targets"]
 FIGURES = ["separability", "projection", "training", "robustness", "dsr", "dose_response", "tradeoff"]
 SWEEP_TABLES = ["dsr", "robustness", "paired", "separability", "training", "verdicts", "settings"]
-SWEEP_FIGURES = ["dose_response", "robustness", "separability", "training"]
+SWEEP_FIGURES = ["dose_response", "robustness", "dsr", "separability", "training"]
 MODELS_SELECTED = study.config.select.models
 PACKAGES = ["torch", "transformers", "peft", "lm-eval", "scikit-learn", "scipy", "statsmodels", "snakemake"]
 SETTINGS = {"name", "seeds", "splits_seed", "prompt_sets", "extraction", "probes", "reference", "bundles", "generation"}
@@ -158,8 +158,13 @@ def attacked_embeddings(wildcards) -> list[str]:
 
 def refusals(wildcards) -> list[str]:
     """The refusal texts that a run learns, if its method learns any."""
-    fine_tuned = study.config.runs[wildcards.run].method == "refusal_sft"
-    return [data(study.training(wildcards.run)["sft"]["refusals"])] if fine_tuned else []
+    settings = study.training(wildcards.run)
+    return [data(settings["sft"]["refusals"])] if "sft" in settings else []
+
+
+def compliant(wildcards) -> list[str]:
+    """The untrained model's answers, if the run's method changes the states of complying."""
+    return [at(base(wildcards), REFERENCE[0])] if "rerouting" in study.training(wildcards.run) else []
 
 
 def model_source(wildcards) -> list[str]:
@@ -221,9 +226,14 @@ def searched(scope: str) -> list[tuple[dict, str]]:
     return [(row, bundle) for row, bundle in evaluated(scope) if study.searches(bundle)]
 
 
-def searches(scope: str) -> list[str]:
-    """The search tables of these jobs."""
-    return [at(row, f"answers/{bundle}.search.csv") for row, bundle in searched(scope)]
+def comparing(scope: str) -> list[tuple[dict, str]]:
+    """Of these, those that fix the budgets at which runs are compared."""
+    return [(row, bundle) for row, bundle in searched(scope) if study.fixes_budgets(bundle, row["run"])]
+
+
+def search_tables(jobs: list[tuple[dict, str]]) -> list[str]:
+    """The search tables of evaluation jobs."""
+    return [at(row, f"answers/{bundle}.search.csv") for row, bundle in jobs]
 
 
 def main_layers(model: str) -> str:

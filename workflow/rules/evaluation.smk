@@ -31,7 +31,7 @@ rule generate_answers:
             attack=attack,
             bundle=bundle,
             sets=SETS,
-            validation_sets=study.sets_of("harmful", "validation"),
+            attacker_sets=[*study.sets_of("harmful"), *study.sets_of("safe", "attack")],
             judge=JUDGE.model_dump(),
         ),
         code=code("generate_answers", attack_of),

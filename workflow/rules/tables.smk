@@ -88,7 +88,7 @@ rule collect_dsr:
     """Refusal, compliance and degenerate shares of every run under every attack, with intervals."""
     input:
         verdicts=lambda w: verdicts(scope(w)),
-        searches=lambda w: searches(scope(w)),
+        searches=lambda w: search_tables(comparing(scope(w))),
     output:
         table=report(
             "<results>/tables/{sweep}dsr.csv",
@@ -107,7 +107,7 @@ rule collect_dsr:
         runtime=30,
     params:
         cfg=study.comparisons(),
-        searches=lambda w: [row for row, _ in searched(scope(w))],
+        searches=lambda w: [row for row, _ in comparing(scope(w))],
         code=code("collect_dsr"),
     script:
         "../scripts/collect_dsr.py"
@@ -117,7 +117,7 @@ rule collect_robustness:
     """Half-compliance budgets, their ratios, and DSR at the budgets fixed on validation."""
     input:
         verdicts=lambda w: verdicts(scope(w)),
-        searches=lambda w: searches(scope(w)),
+        searches=lambda w: search_tables(comparing(scope(w))),
     output:
         table=report(
             "<results>/tables/{sweep}robustness.csv",
@@ -136,7 +136,7 @@ rule collect_robustness:
         runtime=30,
     params:
         cfg=study.comparisons(),
-        searches=lambda w: [row for row, _ in searched(scope(w))],
+        searches=lambda w: [row for row, _ in comparing(scope(w))],
         code=code("collect_robustness"),
     script:
         "../scripts/collect_robustness.py"
@@ -146,7 +146,7 @@ rule collect_paired:
     """Differences between runs on the same prompts, Holm-adjusted over all but the primary endpoint."""
     input:
         verdicts=lambda w: verdicts(scope(w)),
-        searches=lambda w: searches(scope(w)),
+        searches=lambda w: search_tables(comparing(scope(w))),
     output:
         table=report(
             "<results>/tables/{sweep}paired.csv",
@@ -165,7 +165,7 @@ rule collect_paired:
         runtime=30,
     params:
         cfg=study.comparisons(),
-        searches=lambda w: [row for row, _ in searched(scope(w))],
+        searches=lambda w: [row for row, _ in comparing(scope(w))],
         code=code("collect_paired"),
     script:
         "../scripts/collect_paired.py"
@@ -205,7 +205,7 @@ rule collect_settings:
     """Every setting, hash and version that the figures depend on, one row a value."""
     input:
         documents=lambda w: [path for path, _ in documents(scope(w))],
-        searches=lambda w: searches(scope(w)),
+        searches=lambda w: search_tables(searched(scope(w))),
     output:
         table=report(
             "<results>/tables/{sweep}settings.csv",

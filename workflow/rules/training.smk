@@ -39,6 +39,7 @@ rule finetune:
         answers=one(parent, REFERENCE[0]),
         states=one(parent, REFERENCE[1]),
         refusals=refusals,
+        compliant=compliant,
     output:
         adapter_config="<run>/adapter/adapter_config.json",
         adapter_weights="<run>/adapter/adapter_model.safetensors",

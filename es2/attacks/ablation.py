@@ -1,0 +1,142 @@
+"""Refusal-direction ablation: one direction projected out of all that the model writes (Arditi et al., section 6).
+
+    x' = x - u (u.x) at every token, for the embedding, every attention and every MLP output
+
+u is the mean difference at one layer, chosen on validation among those whose ablation leaves harmless prompts' first
+token alone (KL below a bound), as in arXiv:2406.11717. Without a budget of its own; what it spent is reported.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from es2.attacks.base import Attacked, Evaluation, answer_under, embeddings_of
+from es2.attacks.directions import mean_difference
+from es2.attacks.landing import in_window
+from es2.attacks.planes import random_directions
+from es2.attacks.search import FITTED_ON, Cell, choose
+from es2.batching import forward_after_head, pad_right, run_head, shared_head
+from es2.errors import UserError
+from es2.generation import Answer
+from es2.losses.divergence import kl_divergence
+from es2.models import LanguageModel
+
+READS_MIDDLE = ("pre_feedforward_layernorm", "post_attention_layernorm")
+"""The norm that reads the residual stream between a block's attention and its MLP, by family; the first there is."""
+
+
+@dataclass(frozen=True)
+class AblationSetting:
+    """The layer whose mean difference is projected out."""
+
+    layer: int
+
+    @property
+    def name(self) -> str:
+        """Short name for tables."""
+        return f"direction of layer {self.layer}"
+
+
+@dataclass(frozen=True)
+class ProjectionAttack:
+    """Project the unit vector `direction` [d] out of the residual stream wherever it is read, at every token.
+
+    That equals projecting it out of every write: what the stream still carries along u is never read.
+    """
+
+    direction: Tensor
+
+    @contextmanager
+    def applied(self, lm: LanguageModel) -> Iterator[None]:
+        """Attack the model within the block."""
+
+        def without(states: Tensor) -> Tensor:
+            unit = self.direction.to(states.device, states.dtype)
+            return states - (states @ unit)[..., None] * unit
+
+        def before(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (without(inputs[0]), *inputs[1:])
+
+        def after(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            return (without(output[0]), *output[1:]) if isinstance(output, tuple) else without(output)
+
+        with ExitStack() as stack:
+            stack.callback(lm.base.get_input_embeddings().register_forward_hook(after).remove)
+            for block in lm.blocks:
+                stack.callback(_reads_middle(block).register_forward_pre_hook(before).remove)
+                stack.callback(block.register_forward_hook(after).remove)
+            yield
+
+
+def _reads_middle(block: nn.Module) -> nn.Module:
+    for name in READS_MIDDLE:
+        if isinstance(module := getattr(block, name, None), nn.Module):
+            return module
+    raise UserError(
+        f"attacks: ablation does not know where {type(block).__name__} reads its residual stream after the attention; "
+        "this architecture needs an entry in es2/attacks/ablation.py"
+    )
+
+
+def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mapping[str, Any]) -> Attacked:
+    """Search the layer on validation, then answers to the benchmarks without its direction, or without another.
+
+    Controls: random directions, and the chosen layer's mean difference under shuffled labels.
+    """
+    units = mean_difference(evaluation)
+    search = settings["search"]
+    layers = in_window(search["window"], evaluation.lm.n_layers)
+    change = {layer: first_token_kl(evaluation, ProjectionAttack(units[layer])) for layer in layers}
+    harmless = [layer for layer in layers if change[layer] <= search["harmless_kl"]]
+    # Where every direction moves harmless answers too far, the attacker takes the one that moves them least.
+    candidates = [AblationSetting(layer) for layer in harmless or [min(layers, key=change.__getitem__)]]
+
+    def answer(prompts: pd.DataFrame, cells: Sequence[Cell[AblationSetting]]) -> list[list[Answer]]:
+        texts = prompts["prompt"].tolist()
+        return [answer_under(evaluation, ProjectionAttack(units[cell.setting.layer]), texts) for cell in cells]
+
+    chosen, found = choose(evaluation, candidates, answer, search)
+    prompts = evaluation.prompts()
+    unit, about = units[chosen.layer], {"fitted_on": FITTED_ON, "setting": chosen.name}
+    rows = _rows(evaluation, prompts, unit, **about)
+    part = prompts.groupby("benchmark", sort=False).head(bundle["controls"]["prompts"])
+    for draw in range(bundle["controls"]["random"]):
+        random = random_directions(1, 1, evaluation.lm.width, evaluation.seed + draw)[0, 0]
+        rows += _rows(evaluation, part, random, **about, control="random", draw=draw)
+    for draw in range(bundle["controls"]["shuffled"]):
+        shuffled = mean_difference(evaluation, shuffle=evaluation.seed + draw)[chosen.layer]
+        rows += _rows(evaluation, part, shuffled, **about, control="shuffled", draw=draw)
+    return Attacked(rows, found)
+
+
+def _rows(evaluation: Evaluation, prompts: pd.DataFrame, unit: Tensor, **about: Any) -> list[dict[str, Any]]:
+    answers = answer_under(evaluation, ProjectionAttack(unit), prompts["prompt"].tolist())
+    return evaluation.rows(prompts, answers, **about, realised=realised_budget(evaluation, prompts, unit))
+
+
+def realised_budget(evaluation: Evaluation, prompts: pd.DataFrame, unit: Tensor) -> list[float]:
+    """RMS over layers of |u.e| / |e| on the unedited embeddings, for each prompt: what the ablation spends."""
+    embeddings = embeddings_of(evaluation, prompts)
+    return ((embeddings @ unit) / embeddings.norm(dim=-1)).square().mean(dim=1).sqrt().tolist()
+
+
+@torch.no_grad()
+def first_token_kl(evaluation: Evaluation, attack: ProjectionAttack, most: int = 32) -> float:
+    """Mean KL(attacked || as it is) in nats at the first answer token, over at most `most` harmless prompts."""
+    lm = evaluation.lm
+    tokens = lm.chat_tokens(evaluation.harmless["prompt"].tolist()[:most])
+    n_head = shared_head(tokens)
+
+    def logits() -> Tensor:
+        batch = pad_right([ids[n_head:] for ids in tokens], lm.device)
+        states, _ = forward_after_head(lm, run_head(lm, tokens[0][:n_head]), n_head, batch)
+        return lm.logits(states[torch.arange(len(tokens)), batch.lengths - 1])
+
+    plain = logits()
+    with attack.applied(lm):
+        return kl_divergence(logits(), plain).mean().item()

@@ -1,0 +1,118 @@
+"""Latent adversarial training: refusals and harmless answers held under an edit of the residual stream.
+
+    L = L(es2 or hold) + a KL(parent's refusals | attacked) + b KL(parent's answers to safe prompts | attacked)
+
+The edit is the attacker's own (method.md section 6), fitted on the defence split and again as training goes on: a
+landing on a plane of a probe, or a fixed push along the mean difference, at a strength, in a layer window and with a C
+drawn for every batch. After latent adversarial training (Casper et al. 2024, arXiv:2403.05030; Sheshadri et al. 2024,
+arXiv:2407.15549) and ReFAT (Yu et al. 2024, arXiv:2409.20089). With separation weight 0 it is the rival, with
+separation it is ES2 under attack. Harmless prompts are trained under the same edit, so that refusing is not the answer
+to being edited.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from es2.activations import Edit
+from es2.embeddings import extract_tokens
+from es2.examples import Example, Outputs, run_examples
+from es2.methods.base import Loss, TrainingData
+from es2.methods.separation import Separation
+from es2.models import LanguageModel
+from es2.probes import ProbeSet, fit_probe_set
+
+LANDING, PUSH = "landing", "push"
+
+
+class EsAdversarial(Separation):
+    """ES2's loss, and its KL terms once more under the edit; see the module."""
+
+    def __init__(self, settings: Mapping[str, Any], data: TrainingData) -> None:
+        super().__init__(settings, data)
+        self.attack = settings["adversarial"]
+        self.random = np.random.default_rng(0)
+        self.probes: ProbeSet | None = None
+        self.difference = torch.empty(0)
+        self.norm = torch.empty(0)
+
+    def begin(self, lm: LanguageModel, step: int, steps: int) -> None:
+        """Fit the attacker again every `refit_every` steps. What it draws is a function of the step alone, so that a
+        resumed run is the undisturbed one (checkpoints fall on steps where it is fitted)."""
+        self.random = np.random.default_rng([step, len(self.data.references)])
+        if step % self.attack["refit_every"] == 0 or self.probes is None:
+            self.fit(lm)
+
+    @torch.no_grad()
+    def fit(self, lm: LanguageModel) -> None:
+        """Probes and mean difference of the model as it is now, on `fit_prompts` harmful and as many safe prompts of
+        the defence split; probes of both halves judge each other."""
+        chosen: list[str] = []
+        for harmful in (True, False):
+            ids = [key for key in self.data.references if (key in self.data.harmful) == harmful]
+            places = np.random.default_rng(0).permutation(len(ids))[: self.attack["fit_prompts"]]
+            chosen += [ids[place] for place in places]
+        training = lm.model.training
+        lm.model.eval()
+        values = extract_tokens(lm, [self.data.references[key].prompt_tokens for key in chosen])
+        lm.model.train(training)
+        labels = torch.tensor([key in self.data.harmful for key in chosen])
+        self.probes = fit_probe_set(values, labels, values, labels, self.attack["c"], seed=0)
+        difference = values[~labels].mean(dim=0) - values[labels].mean(dim=0)
+        self.difference = difference / difference.norm(dim=-1, keepdim=True)
+        self.norm = values.norm(dim=-1).mean(dim=0)
+
+    def loss(self, lm: LanguageModel, examples: Sequence[Example], outputs: Outputs) -> Loss:
+        """See the module."""
+        clean = super().loss(lm, examples, outputs)
+        edit, layers = self.draw(lm)
+        attacked = run_examples(lm, examples, edit=edit, edited=layers)
+        harmful = torch.tensor([example.prompt_id in self.data.harmful for example in examples])
+        kl_safe, kl_refusals = self.divergences(lm, examples, attacked, harmful)
+        total = clean.total + self.attack["refusals"] * kl_refusals + self.attack["safe"] * kl_safe
+        parts = {"kl_attacked": kl_safe.item(), "kl_refusals_attacked": kl_refusals.item()}
+        return Loss(total, {**clean.parts, **parts})
+
+    def draw(self, lm: LanguageModel) -> tuple[Edit, list[int]]:
+        """A random edit, and the layers it acts on."""
+        low, high = (self.random.uniform(*self.attack[end]) * (lm.n_layers - 1) for end in ("start", "end"))
+        layers = [layer for layer in range(lm.n_layers) if low <= layer <= high]
+        if self.random.choice(self.attack["edits"]) == PUSH:
+            return push(self.difference, self.random.uniform(*self.attack["budgets"]) * self.norm), layers
+        assert self.probes is not None
+        at = int(self.random.integers(len(self.probes.c)))
+        return landing(self.probes, at, self.random.uniform(*self.attack["strengths"])), layers
+
+
+class Adversarial(EsAdversarial):
+    """The rival: the same without separation, whatever the settings say."""
+
+    def __init__(self, settings: Mapping[str, Any], data: TrainingData) -> None:
+        super().__init__(settings, data)
+        self.weight = 0.0
+
+
+def landing(probes: ProbeSet, at: int, strength: float) -> Edit:
+    """SCAV's step to (1 - t) mu_H + t mu_S along the probes of one C, with gradients through it."""
+    norm = probes.weight[at].norm(dim=-1)
+    unit = probes.weight[at] / norm[:, None]
+    target = ((1 - strength) * probes.mu_harmful[at] + strength * probes.mu_safe[at]) / norm
+
+    def edit(layer: int, states: Tensor, rows: Tensor, step: int) -> Tensor:
+        direction = unit[layer].to(states.device, states.dtype)
+        move = torch.clamp(states @ direction - target[layer].item(), min=0.0)
+        return states - move[:, None] * direction
+
+    return edit
+
+
+def push(unit: Tensor, length: Tensor) -> Edit:
+    """A step of `length` [L] along `unit` [L, d]."""
+
+    def edit(layer: int, states: Tensor, rows: Tensor, step: int) -> Tensor:
+        return states + (length[layer] * unit[layer]).to(states.device, states.dtype)
+
+    return edit

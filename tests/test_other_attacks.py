@@ -1,0 +1,254 @@
+"""Activation addition, refusal-direction ablation and prefill, against what they are by definition."""
+
+import pandas as pd
+import pytest
+import torch
+from scene import IS_HARMFUL, N_TOKENS, TEXTS
+
+from es2.attacks import ablation, addition, prefill
+from es2.attacks.ablation import ProjectionAttack
+from es2.attacks.base import answer_under
+from es2.attacks.directions import mean_difference
+from es2.attacks.landing import directions
+from es2.batching import forward_after_head, pad_right, run_head
+from es2.errors import UserError
+from es2.generation import generate
+from es2.losses.divergence import kl_divergence
+
+ADDITION = {
+    "kind": "addition",
+    "budgets": [0.2, 0.5],
+    "control_budgets": [0.5],
+    "search": {
+        "sources": ["mean", "probe"],
+        "c": [0.01, 1.0],
+        "windows": [[0.0, 1.0], [0.3, 0.7]],
+        "first_budgets": [0.3],
+        "first_prompts": 3,
+        "keep": 3,
+    },
+}
+CONTROLS = {"random": 2, "shuffled": 1, "prompts": 2}
+
+
+def arbitrary_judge(prompt, answer):
+    """A verdict that depends on the answer in a way that no attack aims at."""
+    return ("compliance", "refusal", "degenerate")[sum(answer.encode()) % 3]
+
+
+def mean_direction(scene, harmful):
+    values = scene.embeddings[:24]
+    difference = torch.stack([v for v, h in zip(values, harmful, strict=True) if not h]).mean(0)
+    difference = difference - torch.stack([v for v, h in zip(values, harmful, strict=True) if h]).mean(0)
+    return difference / difference.norm(dim=-1, keepdim=True)
+
+
+def test_mean_difference_points_from_harmful_to_safe(scene):
+    evaluation = scene.evaluation()
+    torch.testing.assert_close(mean_difference(evaluation), mean_direction(scene, IS_HARMFUL[:24]))
+    shuffled = mean_difference(evaluation, shuffle=1)
+    assert not torch.allclose(shuffled, mean_difference(evaluation), atol=0.1)
+    torch.testing.assert_close(shuffled, mean_difference(evaluation, shuffle=1))
+
+
+def plainly_added(scene, text, unit, layers, budget):
+    """The answer when b |e| u is added by a hook of one's own, one prompt at a time, without a cache."""
+    lm = scene.lm
+    norm = scene.embeddings[TEXTS.index(text)].norm(dim=-1)
+    tokens = lm.chat_tokens([text])[0]
+    n_prompt = len(tokens)
+
+    def hook_for(layer):
+        def hook(_module, _inputs, output):
+            states = output.clone()
+            states[:, n_prompt - 1 :] += budget * norm[layer] * unit[layer]
+            return states
+
+        return hook
+
+    handles = [lm.blocks[layer].register_forward_hook(hook_for(layer)) for layer in layers]
+    for _ in range(N_TOKENS):
+        with torch.no_grad():
+            logits = lm.model(input_ids=torch.tensor([tokens]), use_cache=False).logits
+        token = logits[0, -1].argmax().item()
+        if token in lm.end_tokens():
+            break
+        tokens.append(token)
+    for handle in handles:
+        handle.remove()
+    return lm.tokenizer.decode(tokens[n_prompt:], skip_special_tokens=True).strip()
+
+
+def test_addition_is_a_step_of_the_budget_along_the_chosen_direction(scene):
+    attacked = addition.evaluate(scene.evaluation(arbitrary_judge), ADDITION, {"controls": CONTROLS})
+    trials = pd.DataFrame(attacked.search)
+    names = [
+        f"{source} depth {window}" for source in ("mean", "probe C=0.01", "probe C=1") for window in ("0-1", "0.3-0.7")
+    ]
+    assert trials[trials["stage"] == 1]["setting"].tolist() == names
+    units = {"mean": mean_direction(scene, IS_HARMFUL[:24])}
+    units |= {f"probe C={c:g}": -directions(scene.probes)[scene.probes.index(c)] for c in (0.01, 1.0)}
+    for budget in ADDITION["budgets"]:
+        rows = [row for row in attacked.rows if row["budget"] == budget and not row["control"]]
+        chosen = trials[trials["chosen"] & (trials["budget"] == budget)]["setting"].item()
+        assert {row["setting"] for row in rows} == {chosen}
+        source, window = chosen.split(" depth ")
+        for row in rows:
+            text = TEXTS[int(row["prompt_id"][1:])]
+            layers = range(4) if window == "0-1" else [1, 2]
+            assert row["answer"] == plainly_added(scene, text, units[source], layers, budget)
+    controls = pd.DataFrame([row for row in attacked.rows if row["control"]])
+    assert set(controls["budget"]) == {0.5}
+    assert controls.groupby("control").size().to_dict() == {"random": 8, "shuffled": 4}
+
+
+def orthogonalised(lm, unit):
+    """The model with the direction taken out of every matrix that writes to the stream (Arditi et al., section 2.4)."""
+    with torch.no_grad():
+        embedding = lm.base.get_input_embeddings().weight
+        embedding -= (embedding @ unit)[:, None] * unit
+        for block in lm.blocks:
+            for weight in (block.self_attn.o_proj.weight, block.mlp.down_proj.weight):
+                weight -= unit[:, None] * (unit @ weight)
+    return lm
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma"])
+def test_ablation_equals_orthogonalised_weights(load_model, family):
+    lm, weights = load_model(family), load_model(family)
+    if weights.base.config.tie_word_embeddings:
+        head = weights.base.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    unit = torch.nn.functional.normalize(torch.randn(lm.width, generator=torch.Generator().manual_seed(4)), dim=0)
+    tokens = lm.chat_tokens(TEXTS[:3])
+    orthogonalised(weights, unit)
+    for ids in tokens:
+        batch = torch.tensor([ids])
+        with torch.no_grad(), ProjectionAttack(unit).applied(lm):
+            found = lm.model(input_ids=batch).logits
+        with torch.no_grad():
+            expected, plain = weights.model(input_ids=batch).logits, lm.model(input_ids=batch).logits
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        assert (plain - expected).abs().max() > 0.1
+
+
+ABLATION = {
+    "kind": "ablation",
+    "search": {"window": [0.3, 1.0], "harmless_kl": 100.0, "first_prompts": 2, "keep": 2},
+}
+
+
+def test_ablation_takes_the_layer_with_most_compliance_and_says_what_it_spent(scene):
+    evaluation = scene.evaluation(arbitrary_judge)
+    attacked = ablation.evaluate(evaluation, ABLATION, {"controls": CONTROLS})
+    trials = pd.DataFrame(attacked.search)
+    first, second = trials[trials["stage"] == 1], trials[trials["stage"] == 2]
+    assert first["setting"].tolist() == [f"direction of layer {k}" for k in (1, 2, 3)]
+    assert list(second["n"]) == [4, 4]
+    chosen = second[second["chosen"]]
+    assert chosen["compliance"].item() == second["compliance"].max()
+    layer = int(chosen["setting"].item().split()[-1])
+    unit = mean_direction(scene, IS_HARMFUL[:24])[layer]
+    rows = [row for row in attacked.rows if not row["control"]]
+    assert len(rows) == 7
+    for row in rows:
+        place = int(row["prompt_id"][1:])
+        with ProjectionAttack(unit).applied(scene.lm):
+            alone = generate(scene.lm, scene.lm.chat_tokens([TEXTS[place]]), N_TOKENS)[0].text
+        assert row["answer"] == alone
+        e = scene.embeddings[place]
+        spent = ((e @ unit) / e.norm(dim=-1)).square().mean().sqrt().item()
+        assert row["realised"] == pytest.approx(spent, rel=1e-4)
+    controls = pd.DataFrame([row for row in attacked.rows if row["control"]])
+    assert controls.groupby(["control", "draw"]).size().to_dict() == {
+        ("random", 0): 4,
+        ("random", 1): 4,
+        ("shuffled", 0): 4,
+    }
+
+
+def test_ablation_keeps_to_directions_that_leave_harmless_prompts_alone(scene):
+    evaluation = scene.evaluation(arbitrary_judge)
+    units = mean_difference(evaluation)
+    change = {k: ablation.first_token_kl(evaluation, ProjectionAttack(units[k])) for k in (1, 2, 3)}
+    assert len(set(change.values())) == 3
+    bound = sorted(change.values())[1]
+    for limit, expected in ((bound, {k for k in change if change[k] <= bound}), (1e-9, {min(change, key=change.get)})):
+        search = {**ABLATION["search"], "harmless_kl": limit, "keep": 3}
+        attacked = ablation.evaluate(evaluation, {"search": search}, {"controls": CONTROLS})
+        tried = {int(row["setting"].split()[-1]) for row in attacked.search}
+        assert tried == expected
+
+
+def test_first_token_kl_is_that_of_two_passes(scene):
+    evaluation, lm = scene.evaluation(), scene.lm
+    unit = mean_difference(evaluation)[2]
+    texts = evaluation.harmless["prompt"].tolist()
+    assert set(texts) == {text for text, harmful in zip(TEXTS[24:], IS_HARMFUL[24:], strict=True) if not harmful}
+    values = []
+    for ids in lm.chat_tokens(texts):
+        with torch.no_grad():
+            plain = lm.model(input_ids=torch.tensor([ids])).logits[0, -1]
+            with ProjectionAttack(unit).applied(lm):
+                attacked = lm.model(input_ids=torch.tensor([ids])).logits[0, -1]
+        values.append(kl_divergence(attacked, plain).item())
+    found = ablation.first_token_kl(evaluation, ProjectionAttack(unit))
+    assert found == pytest.approx(sum(values) / len(values), rel=1e-4)
+
+
+def test_hooks_of_ablation_are_gone_after_an_exception(load_model):
+    lm = load_model()
+    tokens = torch.tensor(lm.chat_tokens(TEXTS[:1]))
+    before = lm.model(input_ids=tokens).logits
+    with pytest.raises(RuntimeError), ProjectionAttack(torch.ones(lm.width)).applied(lm):
+        raise RuntimeError
+    assert torch.equal(before, lm.model(input_ids=tokens).logits)
+
+
+def test_an_architecture_whose_middle_is_unknown_is_a_user_error(load_model):
+    lm = load_model()
+    del lm.blocks[0].post_attention_layernorm
+    with pytest.raises(UserError, match="does not know where LlamaDecoderLayer"):
+        with ProjectionAttack(torch.ones(lm.width)).applied(lm):
+            pass
+
+
+def test_prefill_judges_what_the_model_adds_to_the_best_prefix(scene):
+    settings = {"prefixes": ["Make a", "Wash the lock", "Bake"], "search": {"first_prompts": 2, "keep": 2}}
+    evaluation = scene.evaluation(arbitrary_judge)
+    attacked = prefill.evaluate(evaluation, settings, {})
+    trials = pd.DataFrame(attacked.search)
+    assert trials["stage"].tolist() == [1, 1, 1, 2, 2]
+    second = trials[trials["stage"] == 2]
+    chosen = second[second["chosen"]]["setting"].item()
+    assert second[second["chosen"]]["compliance"].item() == second["compliance"].max()
+    lm = scene.lm
+    for row in attacked.rows:
+        assert row["setting"] == chosen
+        ids = lm.tokenizer(lm.chat_text(TEXTS[int(row["prompt_id"][1:])]) + chosen, add_special_tokens=False).input_ids
+        assert row["answer"] == generate(lm, [ids], N_TOKENS)[0].text
+    assert len(attacked.rows) == 7
+    plain = [one.text for one in evaluation.answer(evaluation.prompts()["prompt"].tolist())]
+    assert plain != [row["answer"] for row in attacked.rows]
+
+
+def test_controls_of_ablation_are_other_directions(scene):
+    evaluation = scene.evaluation(arbitrary_judge)
+    attacked = ablation.evaluate(evaluation, ABLATION, {"controls": {**CONTROLS, "random": 1}})
+    layer = int(attacked.rows[0]["setting"].split()[-1])
+    unit = mean_difference(evaluation, shuffle=evaluation.seed)[layer]
+    shuffled = [row for row in attacked.rows if row["control"] == "shuffled"]
+    texts = [TEXTS[int(row["prompt_id"][1:])] for row in shuffled]
+    assert [row["answer"] for row in shuffled] == [
+        one.text for one in answer_under(evaluation, ProjectionAttack(unit), texts)
+    ]
+
+
+def test_the_shared_head_is_ablated_too(scene):
+    """The template's head runs apart, once: its keys and values must come from the ablated model as well."""
+    lm, unit = scene.lm, torch.nn.functional.normalize(torch.ones(scene.lm.width), dim=0)
+    ids = lm.chat_tokens(TEXTS[:1])[0]
+    with torch.no_grad(), ProjectionAttack(unit).applied(lm):
+        whole = lm.decoder(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+        states, _ = forward_after_head(lm, run_head(lm, ids[:4]), 4, pad_right([ids[4:]], lm.device))
+    torch.testing.assert_close(states[0, -1], whole, atol=1e-5, rtol=1e-4)
