@@ -1,6 +1,6 @@
 """One evaluation job: a bundle of attack x benchmark cells on one loaded model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -24,12 +24,14 @@ def evaluate_bundle(
     probes: Mapping[str, ProbeSet],
     embeddings: Embeddings | None,
     progress: Callable[[int], None] | None = None,
+    targets: Mapping[str, list[int]] | None = None,
+    files: Sequence[str] = (),
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Answer rows and the attacker's search table of one bundle.
 
     cfg: `attack` and `bundle` (with `benchmarks`, `controls`) rows of the config, `generation`, `judge`, and
     `attacker_sets`, the sets on whose attack and validation splits the attacker fits and chooses. probes: fitted on
-    "self", "base", "parent".
+    "self", "base", "parent". targets, files: see es2.attacks.base.Evaluation.
     """
     bundle = cfg["bundle"]
     known = prompts[prompts["set"].isin(cfg["attacker_sets"])].reset_index(drop=True)
@@ -49,6 +51,8 @@ def evaluate_bundle(
         batch_rows=cfg["generation"]["batch_rows"],
         seed=int(row["seed"]),
         progress=progress,
+        targets=targets or {},
+        files=files,
     )
     attacked = registry.attack(cfg["attack"]["kind"]).evaluate(evaluation, cfg["attack"], bundle)
     return attacked.rows, pd.DataFrame(attacked.search, columns=SEARCH_COLUMNS)

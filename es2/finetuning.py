@@ -17,7 +17,7 @@ from es2.files import read_json, read_jsonl, sha256_file, write_csv
 from es2.methods.base import Method, TrainingData
 from es2.models import LanguageModel
 from es2.prompts.tables import read_prompt_tables
-from es2.reference import Reference, load_references, of_prompts
+from es2.reference import Reference, compliant_answers, load_references, of_prompts
 from es2.training import HeldOut, Trained, add_lora, save_adapter, train
 
 COLUMNS = [
@@ -84,11 +84,6 @@ def training_data(
     harmful = frozenset(defence[defence["label"] == "harmful"]["prompt_id"])
     answered = {key: tokens for key, tokens in compliant.items() if key in harmful and key in known}
     return TrainingData(harmful, known, refusals, embeddings, layers, answered)
-
-
-def compliant_answers(path: str | Path) -> dict[str, list[int]]:
-    """{prompt id: tokens} of the recorded answers that comply."""
-    return {row["prompt_id"]: row["answer_tokens"] for row in read_jsonl(path) if row["verdict"] == "compliance"}
 
 
 def refusal_tokens(lm: LanguageModel, path: str | Path, most: int) -> list[list[int]]:

@@ -71,6 +71,11 @@ class LanguageModel:
         return int(self.base.config.get_text_config().hidden_size)
 
     @property
+    def n_tokens(self) -> int:
+        """Number of token ids that have an input embedding."""
+        return int(self.base.get_input_embeddings().weight.shape[0])  # type: ignore[index]
+
+    @property
     def device(self) -> torch.device:
         """Device of the input embedding."""
         return self.base.get_input_embeddings().weight.device  # type: ignore[return-value]

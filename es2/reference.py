@@ -60,9 +60,11 @@ def record(
 
 def reference_prompts(prompts: pd.DataFrame, sets: Mapping[str, str], reference: Mapping[str, Any]) -> pd.DataFrame:
     """The prompts whose answers are recorded: all defence prompts of `sets` (children learn from them), and the first
-    so many validation prompts of each set in `held_out` and test prompts of each set in `drift`."""
+    so many validation prompts of each set in `held_out`, test prompts of each set in `drift`, and attack prompts of
+    each set in `targets` (attacks aim at the untrained model's answers)."""
     parts = [prompts[prompts["set"].isin(sets) & (prompts["split"] == "defence")]]
-    for split, wanted in (("validation", reference["held_out"]), ("test", reference["drift"])):
+    splits = (("validation", "held_out"), ("test", "drift"), ("attack", "targets"))
+    for split, wanted in ((split, reference[name]) for split, name in splits):
         for name, most in wanted.items():
             parts.append(prompts[(prompts["set"] == name) & (prompts["split"] == split)].head(most))
     return pd.concat(parts, ignore_index=True)
@@ -96,3 +98,8 @@ def load_references(answers: str | Path, states: str | Path) -> dict[str, Refere
         if len(cached.get(row["prompt_id"], ())) != len(row["answer_tokens"]):
             raise UserError(f"{states} does not belong to {answers}; delete both and run again")
     return {row["prompt_id"]: Reference(**row, states=cached[row["prompt_id"]]) for row in rows}
+
+
+def compliant_answers(path: str | Path) -> dict[str, list[int]]:
+    """{prompt id: tokens} of the recorded answers that comply."""
+    return {row["prompt_id"]: row["answer_tokens"] for row in read_jsonl(path) if row["verdict"] == "compliance"}

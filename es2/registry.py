@@ -41,6 +41,9 @@ ATTACKS = {
     "addition": "es2.attacks.addition",
     "ablation": "es2.attacks.ablation",
     "prefill": "es2.attacks.prefill",
+    "soft_prompt": "es2.attacks.soft_prompt",
+    "published": "es2.attacks.published",
+    "file": "es2.attacks.own",
 }
 
 

@@ -23,7 +23,9 @@ class Evaluation:
     attack: its name in the config; benchmarks: test prompts by set (columns prompt_id, prompt, split); validation:
     harmful validation prompts, on which the attacker chooses; fit: the attack split (column label too), on which
     directions are fitted; harmless: safe validation prompts, on which side effects are watched; probes: {"self" |
-    "parent" | "base": ProbeSet}; embeddings: the model's own, of all prompts but the defence split's.
+    "parent" | "base": ProbeSet}; embeddings: the model's own, of all prompts but the defence split's; targets: answer
+    tokens of the untrained model by prompt id, where it complied, for attacks that aim at an answer; files: those that
+    the attack's config names.
     """
 
     lm: LanguageModel
@@ -40,6 +42,8 @@ class Evaluation:
     batch_rows: int
     seed: int
     progress: Callable[[int], None] | None = None
+    targets: Mapping[str, list[int]] = field(default_factory=dict)
+    files: Sequence[str] = ()
 
     def prompts(self) -> pd.DataFrame:
         """All benchmark prompts in one frame, with a column `benchmark`."""
@@ -48,8 +52,11 @@ class Evaluation:
     def answer(self, prompts: Sequence[str], prefix: Sequence[int] = ()) -> list[Answer]:
         """Greedy answers to `prompts`, under whatever attack is applied to the model; what follows a `prefix` (tokens)
         that the attacker puts into the answer's mouth, if there is one."""
-        tokens = [[*ids, *prefix] for ids in self.lm.chat_tokens(prompts)]
-        return generate(self.lm, tokens, self.max_new_tokens, self.batch_rows, self.progress)
+        return self.complete([[*ids, *prefix] for ids in self.lm.chat_tokens(prompts)])
+
+    def complete(self, sequences: Sequence[Sequence[int]]) -> list[Answer]:
+        """Greedy answers to token sequences."""
+        return generate(self.lm, sequences, self.max_new_tokens, self.batch_rows, self.progress)
 
     def rows(self, prompts: pd.DataFrame, answers: Sequence[Answer], **about: Any) -> list[dict[str, Any]]:
         """Answer rows for the file: who, how the attack was set (`about`: scalars or one value a prompt), answer."""

@@ -17,8 +17,11 @@ from es2.settings.evaluation import (
     BudgetChoice,
     Bundle,
     DirectAttack,
+    OwnAttack,
     PrefillAttack,
+    PublishedAttack,
     ScavAttack,
+    SoftPromptAttack,
 )
 from es2.settings.study import Config
 from es2.settings.training import Training
@@ -123,6 +126,11 @@ def check_paths(config: Config) -> None:
             known = sorted(path.name for path in BUNDLED.iterdir() if path.is_file())
             hint = suggest(value, known) if key == "file" else "correct the path"
             raise UserError(f"sources.{name}.{key}: there is no file {value}; {hint}")
+    for bundle in used_bundles(config):
+        attack = config.attacks[config.bundles[bundle].attack]
+        if isinstance(attack, OwnAttack) and not Path(attack.path).is_file():
+            where = f"attacks.{config.bundles[bundle].attack}.path"
+            raise UserError(f"{where}: there is no file {attack.path}; correct the path")
     for name in config.select.models:
         model = config.models[name]
         if isinstance(model, FolderModel) and not Path(model.path).expanduser().is_dir():
@@ -207,6 +215,8 @@ def _check_attacks(config: Config) -> None:
             raise UserError(f"{where}: the name direct is that of the direct request (kind: direct); rename it")
         if isinstance(attack, ScavAttack):
             wanted.append((f"{where}.c", attack.c))
+        if isinstance(attack, PublishedAttack):
+            need(f"{where}.source", "source", attack.source, config.sources)
         if isinstance(attack, BudgetAttack):
             _check_budgets(where, attack)
         search = getattr(attack, "search", None)
@@ -247,10 +257,10 @@ def _check_bundle(config: Config, name: str, bundle: Bundle) -> None:
     if name not in used_bundles(config):
         return
     attack = config.attacks[bundle.attack]
-    if isinstance(attack, DirectAttack | PrefillAttack):
+    if isinstance(attack, DirectAttack | PrefillAttack | SoftPromptAttack | PublishedAttack):
         if bundle.fitted_on or bundle.controls:
             raise UserError(f"{where}: the attack {attack.kind} has neither fitted_on nor controls; take them away")
-    else:
+    elif not isinstance(attack, OwnAttack):
         if bundle.controls is None:
             raise UserError(f"{where}.controls: this key is missing; say how many draws (0 for none)")
         if not bundle.fitted_on:
@@ -285,17 +295,22 @@ def _check_sizes(config: Config, where: str, sizes: Mapping[str, int | str], spl
 
 
 def _check_evaluation(config: Config) -> None:
-    for key, sizes, split in (
-        ("held_out", config.reference.held_out, "validation"),
-        ("drift", config.reference.drift, "test"),
+    reference = config.reference
+    for key, sizes, split, label in (
+        ("held_out", reference.held_out, "validation", "safe"),
+        ("drift", reference.drift, "test", "safe"),
+        ("targets", reference.targets, "attack", "harmful"),
     ):
         where = f"reference.{key}"
         _check_sizes(config, where, sizes, split)
-        if not any(sizes.values()):
-            raise UserError(f"{where}: every set has size 0; give a safe one some prompts")
         for name, size in sizes.items():
-            if size and config.prompt_sets[name].label != "safe":
-                raise UserError(f"{where}.{name}: drift is read on harmless prompts; name a safe set")
+            if size and config.prompt_sets[name].label != label:
+                what = (
+                    "drift is read on harmless prompts" if label == "safe" else "attacks aim at answers to harmful ones"
+                )
+                raise UserError(f"{where}.{name}: {what}; name a {label} set")
+        if label == "safe" and not any(sizes.values()):
+            raise UserError(f"{where}: every set has size 0; give a safe one some prompts")
 
 
 def _check_report(config: Config) -> None:

@@ -1,6 +1,6 @@
 """Config rows about evaluation: attacks, bundles, judges, answers, general ability."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -98,6 +98,33 @@ class AblationAttack(Row):
     search: AblationSearch
 
 
+class SoftPromptAttack(Row):
+    """A universal soft prompt: vectors, their training, and the snapshots to choose from."""
+
+    kind: Literal["soft_prompt"]
+    vectors: Count
+    snapshots: Annotated[list[Count], Field(min_length=1)]
+    batch: Count
+    rate: Positive
+    bound: Positive
+    search: Choice
+
+
+class PublishedAttack(Row):
+    """Published attack prompts, replayed: a source in the JailbreakBench artefact format."""
+
+    kind: Literal["published"]
+    source: Name
+
+
+class OwnAttack(Row):
+    """A user's attack file, with settings of its own."""
+
+    kind: Literal["file"]
+    path: Text
+    settings: dict[str, Any]
+
+
 class PrefillAttack(Row):
     """A beginning of the answer that the attacker gives."""
 
@@ -107,7 +134,15 @@ class PrefillAttack(Row):
 
 
 Attack = Annotated[
-    DirectAttack | ScavAttack | ScavAdaptiveAttack | AdditionAttack | AblationAttack | PrefillAttack,
+    DirectAttack
+    | ScavAttack
+    | ScavAdaptiveAttack
+    | AdditionAttack
+    | AblationAttack
+    | PrefillAttack
+    | SoftPromptAttack
+    | PublishedAttack
+    | OwnAttack,
     Field(discriminator="kind"),
 ]
 
@@ -150,11 +185,13 @@ class Extraction(Row):
 
 
 class Reference(Row):
-    """A parent's own answers: tokens, and held-out harmless prompts that watch and measure the drift."""
+    """A parent's own answers: tokens, held-out harmless prompts that watch and measure the drift, and harmful attack
+    prompts whose answers attacks aim at."""
 
     answer_tokens: Count
     held_out: Sizes
     drift: Sizes
+    targets: Sizes
 
 
 class Task(Row):

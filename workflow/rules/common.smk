@@ -151,6 +151,24 @@ def probes(wildcards) -> list[str]:
     return [at(sibling(wildcards, run), "probes.safetensors") for run in runs]
 
 
+def recorded(wildcards) -> dict:
+    """Whose answers are recorded; what attacks aim at are the untrained model's alone."""
+    section = study.section("reference")
+    return section | {"targets": {}} if study.trained(wildcards.run) else section
+
+
+def targets(wildcards) -> list[str]:
+    """The untrained model's answers, where an attack aims at them."""
+    return [at(base(wildcards), REFERENCE[0])] if attack(wildcards)["kind"] == "soft_prompt" else []
+
+
+def attack_files(wildcards) -> list[str]:
+    """The file that an attack's config names: the user's own code, or published prompts."""
+    chosen = attack(wildcards)
+    files = {"file": lambda: [chosen["path"]], "published": lambda: [data(chosen["source"])]}
+    return files.get(chosen["kind"], list)()
+
+
 def attacked_embeddings(wildcards) -> list[str]:
     """The run's own embeddings, where an attack edits them."""
     return [at(row(wildcards), "embeddings.safetensors")] if fitted_on(wildcards) else []

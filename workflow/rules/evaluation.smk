@@ -9,6 +9,8 @@ rule generate_answers:
         prompts=prompts(),
         embeddings=attacked_embeddings,
         probes=probes,
+        targets=targets,
+        files=attack_files,
     output:
         answers="<run>/answers/{bundle}.jsonl",
         search="<run>/answers/{bundle}.search.csv",

@@ -22,7 +22,7 @@ rule record_reference:
         gpu=GPUS,
     params:
         row=row,
-        cfg=cfg("model", "generation", "reference", sets=SETS, judge=JUDGE.model_dump()),
+        cfg=cfg("model", "generation", sets=SETS, judge=JUDGE.model_dump(), reference=recorded),
         code=code("record_reference", [JUDGES[JUDGE.kind]]),
     script:
         "../scripts/record_reference.py"

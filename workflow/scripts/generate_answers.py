@@ -7,6 +7,7 @@ from es2.models import load_run
 from es2.probes import ProbeSet
 from es2.progress import progress
 from es2.prompts.tables import read_prompt_tables
+from es2.reference import compliant_answers
 from es2.scripting import job
 
 with job(snakemake):
@@ -17,7 +18,10 @@ with job(snakemake):
         name: ProbeSet.load(path) for name, path in zip(snakemake.params.fitted_on, snakemake.input.probes, strict=True)
     }
     embeddings = load_embeddings(snakemake.input.embeddings) if snakemake.input.embeddings else None
+    targets = {key: tokens for path in snakemake.input.targets for key, tokens in compliant_answers(path).items()}
     with progress("answers") as advance:
-        rows, search = evaluate_bundle(lm, cfg, snakemake.params.row, prompts, probes, embeddings, advance)
+        rows, search = evaluate_bundle(
+            lm, cfg, snakemake.params.row, prompts, probes, embeddings, advance, targets, snakemake.input.files
+        )
     write_csv(search, snakemake.output.search)
     write_jsonl(snakemake.output.answers, rows, private=True)

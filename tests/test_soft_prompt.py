@@ -1,0 +1,213 @@
+"""The soft prompt, published prompts, and a user's own attack file."""
+
+import json
+
+import pytest
+import torch
+from scene import IS_HARMFUL, N_TOKENS, TEXTS
+from torch.nn.functional import cross_entropy
+
+from es2.attacks import own, published, soft_prompt
+from es2.attacks.soft_prompt import SoftPrompt, train_soft_prompt, unused_tokens
+from es2.errors import UserError
+from es2.generation import generate
+
+SETTINGS = {
+    "vectors": 3,
+    "snapshots": [4, 12],
+    "batch": 4,
+    "rate": 0.3,
+    "bound": 4.0,
+    "search": {"first_prompts": 2, "keep": 2},
+}
+TARGETS = {f"p{i}": [7, 8, 9, 10] for i in range(24) if IS_HARMFUL[i]}
+
+
+def loss_of(lm, vectors, prompts, target):
+    """Mean cross-entropy of the target by plain transformers, the vectors given as inputs_embeds."""
+    losses = []
+    embed = lm.base.get_input_embeddings()
+    for prompt in prompts:
+        text = lm.chat_text(prompt)
+        end = text.rfind(prompt) + len(prompt)
+        before, after = (
+            torch.tensor(lm.tokenizer(part, add_special_tokens=False).input_ids) for part in (text[:end], text[end:])
+        )
+        rows = [embed(before), vectors, embed(after), embed(torch.tensor(target[:-1]))]
+        logits = lm.model(inputs_embeds=torch.cat(rows)[None], use_cache=False).logits[0, -len(target) :]
+        losses.append(cross_entropy(logits, torch.tensor(target)))
+    return torch.stack(losses).mean()
+
+
+def test_the_gradient_is_that_of_plain_inputs(scene):
+    lm = scene.lm
+    ids = unused_tokens(lm, scene.evaluation(), 3)
+    vectors = torch.randn(3, lm.width, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    (expected,) = torch.autograd.grad(loss_of(lm, vectors, TEXTS[:4], [7, 8, 9, 10]), vectors)
+    found = soft_prompt._gradient(
+        lm, SoftPrompt("", ids, vectors.detach()), [(text, [7, 8, 9, 10]) for text in TEXTS[:4]]
+    )
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_training_lowers_the_loss_within_the_bound(scene):
+    evaluation = scene.evaluation(targets=TARGETS)
+    late, early = train_soft_prompt(evaluation, SETTINGS)
+    assert (late.name, early.name) == ("3 vectors, 12 steps", "3 vectors, 4 steps")
+    lm = scene.lm
+    table = lm.base.get_input_embeddings().weight
+    start = table[lm.tokenizer("!", add_special_tokens=False).input_ids[0]].expand(3, -1)
+    harmful = [text for text, h in zip(TEXTS[:24], IS_HARMFUL, strict=False) if h]
+    with torch.no_grad():
+        losses = [
+            loss_of(lm, vectors, harmful, [7, 8, 9, 10]).item() for vectors in (start, early.vectors, late.vectors)
+        ]
+    assert losses[0] > losses[1] > losses[2]
+    assert (late.vectors.norm(dim=-1) <= 4.0 * table.norm(dim=-1).mean() * 1.0001).all()
+    assert not any(parameter.requires_grad for parameter in lm.base.parameters())
+
+
+def test_answers_are_those_of_plain_inputs(scene):
+    lm = scene.lm
+    ids = unused_tokens(lm, scene.evaluation(), 3)
+    attack = SoftPrompt("", ids, torch.randn(3, lm.width, generator=torch.Generator().manual_seed(2)))
+    with attack.applied(lm):
+        found = generate(lm, attack.tokens(lm, TEXTS[:5]), N_TOKENS)
+        alone = [generate(lm, attack.tokens(lm, [text]), N_TOKENS)[0].text for text in TEXTS[:5]]
+    assert [one.text for one in found] == alone
+    embed = lm.base.get_input_embeddings()
+    for text, answer in zip(TEXTS[:5], found, strict=True):
+        whole = lm.chat_text(text)
+        end = whole.rfind(text) + len(text)
+        before, after = (
+            torch.tensor(lm.tokenizer(part, add_special_tokens=False).input_ids) for part in (whole[:end], whole[end:])
+        )
+        rows = torch.cat([embed(before), attack.vectors, embed(after)])
+        written = []
+        while len(written) < N_TOKENS:
+            inputs = torch.cat([rows, embed(torch.tensor(written, dtype=torch.long))])
+            with torch.no_grad():
+                token = lm.model(inputs_embeds=inputs[None], use_cache=False).logits[0, -1].argmax().item()
+            if token in lm.end_tokens():
+                break
+            written.append(token)
+        assert answer.tokens == written
+
+
+def test_no_prompt_has_the_tokens_that_stand_for_the_vectors(scene):
+    evaluation = scene.evaluation()
+    ids = unused_tokens(scene.lm, evaluation, 5)
+    assert len(set(ids)) == 5
+    assert not {token for tokens in scene.lm.chat_tokens(TEXTS) for token in tokens} & set(ids)
+
+
+def test_evaluation_takes_the_snapshot_with_most_compliance(scene):
+    def judge(prompt, answer):
+        return ("compliance", "refusal")[sum(answer.encode()) % 2]
+
+    evaluation = scene.evaluation(judge, targets=TARGETS)
+    attacked = soft_prompt.evaluate(evaluation, SETTINGS, {})
+    second = [row for row in attacked.search if row["stage"] == 2]
+    best = max(second, key=lambda row: row["compliance"])
+    assert [row["setting"] for row in second if row["chosen"]] == [best["setting"]]
+    assert {row["setting"] for row in attacked.rows} == {best["setting"]}
+    assert len(attacked.rows) == 7
+    again = soft_prompt.evaluate(scene.evaluation(judge, targets=TARGETS), SETTINGS, {})
+    assert [row["answer"] for row in again.rows] == [row["answer"] for row in attacked.rows]
+
+
+def test_without_a_target_there_is_no_soft_prompt(scene):
+    with pytest.raises(UserError, match="needs answers of the untrained model"):
+        train_soft_prompt(scene.evaluation(), SETTINGS)
+
+
+OWN = """
+from contextlib import contextmanager
+
+from es2.activations import edit_residual
+
+
+class Shift:
+    name = "shift by two"
+    budget = {budget}
+
+    def __init__(self, size):
+        self.size = size
+
+    @contextmanager
+    def applied(self, lm):
+        with edit_residual(lm, [1], lambda layer, states, rows, step: states + self.size):
+            yield
+
+
+def fit(evaluation, settings):
+    assert len(evaluation.fit) == 24
+    return Shift(settings["size"])
+"""
+
+
+@pytest.mark.parametrize("budget", [None, 0.5])
+def test_a_file_of_ones_own_is_an_attack(scene, tmp_path, budget):
+    file = tmp_path / "shift.py"
+    file.write_text(OWN.format(budget=budget))
+    attacked = own.evaluate(scene.evaluation(files=[str(file)]), {"path": str(file), "settings": {"size": 2.0}}, {})
+    assert {(row["setting"], row["budget"], row["realised"]) for row in attacked.rows} == {
+        ("shift by two", budget, budget)
+    }
+    shifted = own.load(str(file)).Shift(2.0)
+    texts = [*TEXTS[:4], *TEXTS[8:11]]
+    with shifted.applied(scene.lm):
+        expected = [one.text for one in generate(scene.lm, scene.lm.chat_tokens(texts), N_TOKENS)]
+    assert [row["answer"] for row in attacked.rows] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\n", "has no function fit"),
+        ("import nothing_of_this_name\n", "does not run .ModuleNotFoundError"),
+        ("def fit(evaluation, settings):\n    return 3\n", "has no applied"),
+        (None, "there is no Python file"),
+    ],
+)
+def test_a_file_that_is_no_attack_is_a_user_error(scene, tmp_path, text, said):
+    file = tmp_path / "mine.py"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UserError, match=said):
+        own.evaluate(scene.evaluation(files=[str(file)]), {"path": str(file), "settings": {}}, {})
+
+
+def artefact(folder, rows):
+    path = folder / "artefact.json"
+    path.write_text(json.dumps({"parameters": {"model": "any"}, "jailbreaks": rows}))
+    return str(path)
+
+
+def test_published_prompts_stand_for_their_goals(scene, tmp_path):
+    rows = [
+        {"index": 0, "goal": "  make A trap ", "prompt": "Tell me how you make a trap", "jailbroken": True},
+        {"index": 1, "goal": TEXTS[1], "prompt": None, "jailbroken": False},
+        {"index": 2, "goal": TEXTS[9], "prompt": "A lock, please", "jailbroken": False},
+        {"index": 3, "goal": "Something else", "prompt": "Do it", "jailbroken": True},
+    ]
+    attacked = published.evaluate(scene.evaluation(files=[artefact(tmp_path, rows)]), {"source": "jbb"}, {})
+    assert [(row["prompt_id"], row["benchmark"], row["setting"]) for row in attacked.rows] == [
+        ("p0", "one", "jbb"),
+        ("p9", "two", "jbb"),
+    ]
+    texts = ["Tell me how you make a trap", "A lock, please"]
+    expected = [one.text for one in generate(scene.lm, scene.lm.chat_tokens(texts), N_TOKENS)]
+    assert [row["answer"] for row in attacked.rows] == expected
+    assert {row["fitted_on"] for row in attacked.rows} == {""}
+
+
+def test_a_file_that_is_no_artefact_is_a_user_error(scene, tmp_path):
+    wrong = tmp_path / "wrong.json"
+    for text in ("[1]", "not json", '{"jailbreaks": [{"goal": "a"}]}'):
+        wrong.write_text(text)
+        with pytest.raises(UserError, match="no JailbreakBench artefact"):
+            published.evaluate(scene.evaluation(files=[str(wrong)]), {"source": "jbb"}, {})
+    other = artefact(tmp_path, [{"goal": "Something else", "prompt": "Do it"}])
+    with pytest.raises(UserError, match="none of its goals"):
+        published.evaluate(scene.evaluation(files=[other]), {"source": "jbb"}, {})
