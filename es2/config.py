@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from es2.registry import METHODS, TERMS, UNTRAINED
+from es2.registry import EXTERNAL, METHODS, TERMS, UNTRAINED
 from es2.settings.checks import check, check_paths, check_training, own_file, sets_with, with_ancestors
 from es2.settings.errors import user_error
 from es2.settings.study import Config
@@ -66,13 +66,21 @@ class Study:
         """Whether a run has an adapter."""
         return self.config.runs[run].method != UNTRAINED
 
+    def external(self, run: str) -> bool:
+        """Whether a run's adapter was trained elsewhere."""
+        return self.config.runs[run].method == EXTERNAL
+
+    def finetuned(self, run: str) -> bool:
+        """Whether a run is trained by the study."""
+        return self.trained(run) and not self.external(run)
+
     def seeds(self, run: str) -> list[int]:
-        """A run's seeds: an untrained run exists once, at 0."""
-        return list(self.config.seeds) if self.trained(run) else [0]
+        """A run's seeds: one that the study does not train exists once, at 0."""
+        return list(self.config.seeds) if self.finetuned(run) else [0]
 
     def seed(self, run: str, seed: int) -> int:
         """The seed at which a run stands beside another run's `seed`."""
-        return seed if self.trained(run) else 0
+        return seed if self.finetuned(run) else 0
 
     def rows(self, scope: str = MAIN, runs: list[str] | None = None) -> list[Settings]:
         """The first columns of every table, for each model, run and seed of a scope."""
@@ -160,7 +168,7 @@ class Study:
         """Who is who, for es2.reporting.Study."""
         report = self.config.report
         layers = "auto"
-        if self.trained(report.main):
+        if self.finetuned(report.main):
             layers = self.trainings[report.main].separation.layers  # type: ignore[assignment]
         return {
             "model": model,
@@ -236,7 +244,7 @@ def read_study(config: Mapping[str, Any]) -> Study:
     check(checked)
     trainings = {}
     for name, run in checked.runs.items():
-        if run.method == UNTRAINED:
+        if run.method in (UNTRAINED, EXTERNAL):
             continue
         settings = merged(config["training"], run.training)
         try:

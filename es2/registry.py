@@ -13,6 +13,7 @@ from typing import Any
 from es2.errors import UserError
 
 UNTRAINED = "base"
+EXTERNAL = "external"
 METHODS = {
     "refusal_sft": "es2.methods.refusal_sft:RefusalSFT",
     "hold": "es2.methods.separation:Hold",

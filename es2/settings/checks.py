@@ -8,7 +8,7 @@ from pathlib import Path
 
 from es2.errors import UserError
 from es2.judges.registry import KINDS as JUDGES
-from es2.registry import METHODS, TERMS, UNTRAINED, suggest
+from es2.registry import EXTERNAL, METHODS, TERMS, UNTRAINED, suggest
 from es2.settings.data import BundledSource, FileSource, FolderModel, Source, model_sources
 from es2.settings.evaluation import (
     AblationAttack,
@@ -140,7 +140,14 @@ def check_paths(config: Config) -> None:
 def _check_runs(config: Config) -> None:
     for name, run in config.runs.items():
         where = f"runs.{name}"
-        need(f"{where}.method", "method", run.method, [UNTRAINED, *METHODS])
+        need(f"{where}.method", "method", run.method, [UNTRAINED, EXTERNAL, *METHODS])
+        if (run.method == EXTERNAL) != (run.adapter is not None):
+            raise UserError(f"{where}.adapter: the method {EXTERNAL} needs this key and no other has it; mend the row")
+        if run.adapter is not None:
+            need(f"{where}.adapter.config", "source", run.adapter.config, config.sources)
+            need(f"{where}.adapter.weights", "source", run.adapter.weights, config.sources)
+            if run.training:
+                raise UserError(f"{where}.training: an external run is not trained; take this key away")
         if run.method == UNTRAINED and (run.on is not None or run.training):
             raise UserError(f"{where}: an untrained run has neither `on` nor `training`; take them away")
         if run.method != UNTRAINED and run.on is None:

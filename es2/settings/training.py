@@ -149,9 +149,17 @@ class Training(Row):
     adversarial: AdversarialTerms
 
 
+class Adapter(Row):
+    """An adapter trained elsewhere: the sources of its two files in peft's format."""
+
+    config: Name
+    weights: Name
+
+
 class Run(Row):
-    """A run: its method, the run it starts from, and what it overrides of `training`."""
+    """A run: its method, the run it starts from, and what it overrides of `training`; or the adapter it is."""
 
     method: Text
     on: Name | None = None
+    adapter: Adapter | None = None
     training: dict[str, Any] = Field(default_factory=dict)

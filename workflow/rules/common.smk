@@ -28,8 +28,8 @@ THREADS, GPUS = study.config.threads, study.config.gpus
 
 
 def one_of(names: Iterable[str]) -> str:
-    """A wildcard's constraint: one of these names."""
-    return "|".join(map(re.escape, names))
+    """A wildcard's constraint: one of these names; of none of them, nothing."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def data(name: str) -> str:
@@ -216,9 +216,9 @@ def every_row(wanted: Callable = lambda row: True) -> Callable:
     return lambda wildcards: [row for row in study.rows(scope(wildcards)) if wanted(row)]
 
 
-def is_trained(row: dict) -> bool:
-    """Whether a row's run has an adapter."""
-    return study.trained(row["run"])
+def is_finetuned(row: dict) -> bool:
+    """Whether a row's run is trained by the study."""
+    return study.finetuned(row["run"])
 
 
 def evaluated(scope: str) -> list[tuple[dict, str]]:
@@ -297,7 +297,7 @@ def settings_facts(scope: str) -> list[dict]:
     models = [
         {"model": name, "values": study.config.models[name].model_dump(exclude_none=True)} for name in MODELS_SELECTED
     ]
-    runs = [{**row, "values": study.training(row["run"])} for row in study.rows(scope) if is_trained(row)]
+    runs = [{**row, "values": study.training(row["run"])} for row in study.rows(scope) if is_finetuned(row)]
     attacks = [
         {"attack": name, "values": study.config.attacks[name].model_dump()}
         for name in dict.fromkeys(study.config.bundles[bundle].attack for bundle in study.bundles(scope))
@@ -313,6 +313,6 @@ def files_of_run(row: dict) -> list[str]:
         for judge in study.config.select.judges
         if row["run"] in study.bundle_runs(bundle)
     ]
-    trained = ["training.csv"] if is_trained(row) else []
+    trained = ["training.csv"] if is_finetuned(row) else []
     merged = ["merged/check.json"] if row["run"] in study.config.release else []
     return ["separability.csv", "drift.csv", "lm_eval.json", *trained, *merged, *verdicts_of_run]

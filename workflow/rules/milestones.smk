@@ -11,7 +11,7 @@ rule separability:
 rule training:
     """All adapters of the main study, and their training curves."""
     input:
-        [at(row, file) for row in study.rows() if is_trained(row) for file in ADAPTER],
+        [at(row, file) for row in study.rows() if study.trained(row["run"]) for file in ADAPTER],
         "<results>/tables/training.csv",
 
 

@@ -34,7 +34,7 @@ rule collect_separability:
 rule collect_training:
     """Stack the training curves of all trained runs."""
     input:
-        tables=every("training.csv", is_trained),
+        tables=every("training.csv", is_finetuned),
     output:
         table=report(
             "<results>/tables/{sweep}training.csv",
@@ -52,7 +52,7 @@ rule collect_training:
         mem_mb=2000,
         runtime=30,
     params:
-        rows=every_row(is_trained),
+        rows=every_row(is_finetuned),
         code=code("collect_training"),
     script:
         "../scripts/collect_training.py"

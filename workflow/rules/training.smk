@@ -28,6 +28,32 @@ rule record_reference:
         "../scripts/record_reference.py"
 
 
+rule bring_adapter:
+    """Bring an adapter that others trained, checked against its base."""
+    input:
+        model=manifest,
+        config=lambda w: data(study.config.runs[w.run].adapter.config),
+        weights=lambda w: data(study.config.runs[w.run].adapter.weights),
+    output:
+        adapter_config="<run>/adapter/adapter_config.json",
+        adapter_weights="<run>/adapter/adapter_model.safetensors",
+    log:
+        "<logs>/bring_adapter/<job>.log",
+    benchmark:
+        "<timings>/bring_adapter/<job>.tsv"
+    wildcard_constraints:
+        run=one_of(run for run in study.config.runs if study.external(run)),
+    threads: 1
+    resources:
+        mem_mb=5000,
+        runtime=30,
+    params:
+        row=row,
+        code=code("bring_adapter"),
+    script:
+        "../scripts/bring_adapter.py"
+
+
 rule finetune:
     """Train one run's adapter from its parent's. Checkpoints are no output, so that they outlive a killed job."""
     input:
@@ -48,6 +74,8 @@ rule finetune:
         "<logs>/finetune/<job>.log",
     benchmark:
         "<timings>/finetune/<job>.tsv"
+    wildcard_constraints:
+        run=one_of(run for run in study.config.runs if study.finetuned(run)),
     priority: 1
     threads: THREADS
     resources:
