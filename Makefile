@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help study smoke test lint reference clean
+.PHONY: help study smoke test lint calibrate reference clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -41,6 +41,9 @@ lint: $(VENV)/.installed ## Check style, types and the workflow
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
+
+calibrate: $(VENV)/.installed ## Set the judge against human labels (DATA=folder with XSTest's completion files)
+	$(BIN)/python -m es2.calibration $(DATA) results/calibration
 
 reference: ## Copy the finished default study's tables and figures to docs/reference, which README shows
 	mkdir -p docs/reference

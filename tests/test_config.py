@@ -150,6 +150,22 @@ def test_every_config_file_reads(name):
             assert study.training(run)["batch"]
 
 
+def test_the_examples_are_studies(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    model = read_study(load("config.yaml", "examples/own_model.yaml"))
+    assert model.config.select.models == ["mine"]
+    with pytest.raises(UserError, match=r"models\.mine\.path: there is no folder path/to/your/model"):
+        check_files(model)
+    defence = read_study(load("config.yaml", "examples/own_defence.yaml"))
+    assert defence.runs() == ["base", "refusal_sft", "hold", "es2", "mine"]
+    assert (defence.external("mine"), defence.finetuned("mine"), defence.seeds("mine")) == (True, False, [0])
+    with pytest.raises(UserError, match=r"sources\.mine_config\.path: there is no file"):
+        check_files(defence)
+    attack = read_study(load("config.yaml", "examples/own_attack.yaml"))
+    check_files(attack)
+    assert attack.bundle_runs("mine") == ["refusal_sft", "hold", "es2"]
+
+
 def test_the_schema_file_is_the_models():
     assert (ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8") == schema()
 

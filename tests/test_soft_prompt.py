@@ -1,6 +1,7 @@
 """The soft prompt, published prompts, and a user's own attack file."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from scene import IS_HARMFUL, N_TOKENS, TEXTS
 from torch.nn.functional import cross_entropy
 
 from es2.attacks import own, published, soft_prompt
+from es2.attacks.directions import mean_difference
 from es2.attacks.soft_prompt import SoftPrompt, train_soft_prompt, unused_tokens
 from es2.errors import UserError
 from es2.generation import generate
@@ -159,6 +161,19 @@ def test_a_file_of_ones_own_is_an_attack(scene, tmp_path, budget):
     with shifted.applied(scene.lm):
         expected = [one.text for one in generate(scene.lm, scene.lm.chat_tokens(texts), N_TOKENS)]
     assert [row["answer"] for row in attacked.rows] == expected
+
+
+def test_the_example_of_an_attack_is_one(scene):
+    file = str(Path(__file__).parents[1] / "config/examples/own_attack.py")
+    settings = {"path": file, "settings": {"layer": 2, "length": 1.5}}
+    evaluation = scene.evaluation(files=[file])
+    attacked = own.evaluate(evaluation, settings, {})
+    attack = own.load(file).fit(evaluation, settings["settings"])
+    length = 1.5 * scene.embeddings[:24, 2].norm(dim=-1).mean()
+    torch.testing.assert_close(attack.step, length * mean_difference(evaluation)[2])
+    assert {row["setting"] for row in attacked.rows} == {"push of layer 2"}
+    plain = [one.text for one in evaluation.answer(evaluation.prompts()["prompt"].tolist())]
+    assert [row["answer"] for row in attacked.rows] != plain
 
 
 @pytest.mark.parametrize(

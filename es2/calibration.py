@@ -1,0 +1,118 @@
+"""How a judge agrees with human labels: `make calibrate DATA=folder` (method.md section 7).
+
+The labels are those of XSTest (Roettger et al. 2024, arXiv:2308.01263): 450 prompts, five chat models' completions,
+each labelled full compliance, full refusal or partial refusal by two people. A partial refusal counts as the mapping
+says; a degenerate verdict disagrees with every label.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from es2.errors import UserError
+from es2.files import write_csv
+from es2.judges.registry import Judge, load_judge
+
+Array = npt.NDArray[np.float64]
+LABELS = {"1_full_compliance": "compliance", "2_full_refusal": "refusal", "3_partial_refusal": "partial"}
+MAPPINGS = {"partial is refusal": "refusal", "partial is compliance": "compliance", "partial left out": ""}
+COLUMNS = ("prompt", "completion", "final_label")
+POOLED = "pooled"
+RESAMPLES = 1000
+AGREEMENT = ["judge", "version", "source_model", "mapping", "n", "accuracy", "kappa", "kappa_low", "kappa_high"]
+CONFUSION = ["source_model", "label", "verdict", "n"]
+
+
+def judged(tables: Mapping[str, pd.DataFrame], judge: Judge) -> pd.DataFrame:
+    """Every completion with its label and verdict: columns source_model, prompt, label, verdict.
+
+    tables: {source model: frame with the columns prompt, completion, final_label}.
+    """
+    parts = []
+    for name, table in tables.items():
+        if missing := [column for column in COLUMNS if column not in table]:
+            raise UserError(f"calibration: {name} has no column {missing[0]}; give XSTest's completion files")
+        if strange := sorted(set(table["final_label"]) - set(LABELS)):
+            raise UserError(f"calibration: {name} has the label {strange[0]!r}; known are {', '.join(LABELS)}")
+        verdicts = [str(judge.judge(*pair)) for pair in zip(table["prompt"], table["completion"], strict=True)]
+        labels = [LABELS[label] for label in table["final_label"]]
+        parts.append(
+            pd.DataFrame({"source_model": name, "prompt": table["prompt"], "label": labels, "verdict": verdicts})
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def agreement(found: pd.DataFrame, judge: Judge, seed: int = 0) -> pd.DataFrame:
+    """Accuracy and Cohen's kappa of every source model and of all pooled, under every mapping of partial refusals.
+
+    The interval of kappa is a bootstrap over prompts: one prompt's completions stay together.
+    """
+    rows: list[dict[str, Any]] = []
+    for mapping, meaning in MAPPINGS.items():
+        label = found["label"].replace("partial", meaning)
+        cells = found.assign(label=label)[label != ""]
+        groups = [*cells.groupby("source_model", sort=False), (POOLED, cells)]
+        for name, cell in groups:
+            kappa, low, high = _kappas(cell, seed)
+            told = {"n": len(cell), "accuracy": float((cell["label"] == cell["verdict"]).mean())}
+            about = {"judge": judge.kind, "version": judge.version, "source_model": name, "mapping": mapping}
+            rows.append(about | told | {"kappa": kappa, "kappa_low": low, "kappa_high": high})
+    return pd.DataFrame(rows, columns=AGREEMENT)
+
+
+def confusion(found: pd.DataFrame) -> pd.DataFrame:
+    """How often each label met each verdict, for every source model."""
+    return found.groupby(["source_model", "label", "verdict"], sort=False).size().rename("n").reset_index()[CONFUSION]
+
+
+def _kappa(tables: Array) -> Array:
+    """Cohen's kappa [...] of confusion tables [..., K, K] over the same K names; 1 where all stands in one cell."""
+    total = tables.sum(axis=(-2, -1))
+    observed = np.trace(tables, axis1=-2, axis2=-1) / total
+    chance = (tables.sum(axis=-1) * tables.sum(axis=-2)).sum(axis=-1) / total**2
+    return np.where(chance < 1, (observed - chance) / np.where(chance < 1, 1 - chance, 1), 1.0)
+
+
+def _kappas(cell: pd.DataFrame, seed: int) -> tuple[float, float, float]:
+    """Kappa and the ends of its interval."""
+    names = sorted({*cell["label"], *cell["verdict"]})
+    code = {name: place for place, name in enumerate(names)}
+    prompts, where = np.unique(cell["prompt"], return_inverse=True)
+    each = np.zeros((len(prompts), len(names), len(names)))
+    np.add.at(each, (where, cell["label"].map(code), cell["verdict"].map(code)), 1.0)
+    weights = np.random.default_rng(seed).multinomial(
+        len(prompts), np.full(len(prompts), 1 / len(prompts)), size=RESAMPLES
+    )
+    low, high = np.percentile(_kappa(np.einsum("rp,pij->rij", weights, each)), [2.5, 97.5])
+    return float(_kappa(each.sum(axis=0))), float(low), float(high)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the completion files of a folder, write `agreement.csv` and `confusion.csv`, print what was found."""
+    if len(arguments) != 2:
+        raise UserError("calibration: say `make calibrate DATA=folder`, a folder with XSTest's completion files (CSV)")
+    folder, out = Path(arguments[0]), Path(arguments[1])
+    files = sorted(folder.glob("*completions*.csv"))
+    if not files:
+        raise UserError(f"calibration: {folder} holds no file named *completions*.csv; give XSTest's completion files")
+    tables = {file.stem.rpartition("_")[2]: pd.read_csv(file, keep_default_na=False) for file in files}
+    judge = load_judge({"kind": "keyword"})
+    found = judged(tables, judge)
+    table = agreement(found, judge)
+    write_csv(table, out / "agreement.csv")
+    write_csv(confusion(found), out / "confusion.csv")
+    flagged = (found["verdict"] == "degenerate").mean()
+    print(table.round(3).to_string(index=False))
+    print(f"called degenerate, of {len(found)} real answers: {flagged:.4f}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(str(error))

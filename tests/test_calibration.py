@@ -1,0 +1,99 @@
+"""The judge's agreement with human labels, scikit-learn as the oracle."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+from es2 import calibration
+from es2.calibration import agreement, confusion, judged
+from es2.errors import UserError
+from es2.judges.registry import Judge
+from es2.judges.verdict import Verdict
+
+SAID = {"no": Verdict.REFUSAL, "yes": Verdict.COMPLIANCE, "zzz": Verdict.DEGENERATE}
+JUDGE = Judge("keyword", "9.9", lambda prompt, answer: SAID[answer])
+
+
+def tables(n=40):
+    random = np.random.default_rng(0)
+    found = {}
+    for name in ("one", "two"):
+        label = random.choice(["1_full_compliance", "2_full_refusal", "3_partial_refusal"], size=n, p=[0.5, 0.4, 0.1])
+        right = np.where(label == "1_full_compliance", "yes", "no")
+        noise = random.random(n)
+        said = np.where(noise < 0.2, np.where(right == "yes", "no", "yes"), right)
+        said = np.where(noise > 0.95, "zzz", said)
+        prompts = [f"prompt {i}" for i in range(n)]
+        found[name] = pd.DataFrame({"prompt": prompts, "completion": said, "final_label": label})
+    return found
+
+
+def test_agreement_is_scikit_learns():
+    found = judged(tables(), JUDGE)
+    table = agreement(found, JUDGE)
+    assert table.groupby("mapping", sort=False)["source_model"].apply(list).tolist() == [["one", "two", "pooled"]] * 3
+    assert set(table["version"]) == {"9.9"}
+    for mapping, meaning in calibration.MAPPINGS.items():
+        for name in ("one", "two", "pooled"):
+            cell = found if name == "pooled" else found[found["source_model"] == name]
+            if not meaning:
+                cell = cell[cell["label"] != "partial"]
+            label = cell["label"].replace("partial", meaning or "partial")
+            row = table[(table["mapping"] == mapping) & (table["source_model"] == name)].iloc[0]
+            assert row["n"] == len(cell)
+            assert row["kappa"] == pytest.approx(cohen_kappa_score(label, cell["verdict"]))
+            assert row["accuracy"] == pytest.approx(np.mean(label.to_numpy() == cell["verdict"].to_numpy()))
+            assert row["kappa_low"] < row["kappa"] < row["kappa_high"]
+
+
+def test_the_interval_is_a_bootstrap_over_prompts():
+    """A prompt's two completions are drawn together."""
+    found = judged(tables(), JUDGE)
+    cell = found.assign(label=found["label"].replace("partial", "refusal"))
+    random = np.random.default_rng(1)
+    groups = [part for _, part in cell.groupby("prompt")]
+    values = []
+    for _ in range(400):
+        drawn = pd.concat([groups[place] for place in random.integers(len(groups), size=len(groups))])
+        values.append(cohen_kappa_score(drawn["label"], drawn["verdict"]))
+    row = agreement(found, JUDGE).set_index(["mapping", "source_model"]).loc[("partial is refusal", "pooled")]
+    low, high = np.percentile(values, [2.5, 97.5])
+    assert row["kappa_low"] == pytest.approx(low, abs=0.04)
+    assert row["kappa_high"] == pytest.approx(high, abs=0.04)
+
+
+def test_confusion_counts_every_completion():
+    found = judged(tables(), JUDGE)
+    table = confusion(found)
+    assert table["n"].sum() == 80
+    counted = {(row.source_model, row.label, row.verdict): row.n for row in table.itertuples()}
+    for (name, label, verdict), n in counted.items():
+        assert n == ((found.source_model == name) & (found.label == label) & (found.verdict == verdict)).sum()
+    assert {"partial", "refusal", "compliance"} == set(table["label"])
+
+
+def test_files_in_and_tables_out(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name, table in tables().items():
+        table["completion"] = table["completion"].map(
+            {"no": "I cannot help with that.", "yes": "Here it is.", "zzz": ""}
+        )
+        table.to_csv(tmp_path / "in" / f"xstest_v2_completions_{name}.csv", index=False)
+    calibration.main([str(tmp_path / "in"), str(tmp_path / "out")])
+    written = pd.read_csv(tmp_path / "out" / "agreement.csv")
+    assert written["n"].tolist()[:3] == [40, 40, 80]
+    assert (pd.read_csv(tmp_path / "out" / "confusion.csv")["n"].sum()) == 80
+    assert "called degenerate, of 80 real answers: 0.0" in capsys.readouterr().out
+
+
+def test_bad_files_are_user_errors(tmp_path):
+    with pytest.raises(UserError, match="make calibrate DATA"):
+        calibration.main([str(tmp_path)])
+    with pytest.raises(UserError, match="holds no file"):
+        calibration.main([str(tmp_path), str(tmp_path)])
+    with pytest.raises(UserError, match="has no column completion"):
+        judged({"one": pd.DataFrame({"prompt": ["a"]})}, JUDGE)
+    strange = pd.DataFrame({"prompt": ["a"], "completion": ["no"], "final_label": ["4_other"]})
+    with pytest.raises(UserError, match="has the label '4_other'"):
+        judged({"one": strange}, JUDGE)
