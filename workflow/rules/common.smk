@@ -32,6 +32,12 @@ def one_of(names: Iterable[str]) -> str:
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def folder_of(wanted: Callable) -> str:
+    """The folder of a run for which `wanted` holds, as a pattern."""
+    runs = one_of(run for run in study.config.runs if wanted(run))
+    return f"<results>/models/{{model}}/{{run,{runs}}}/s{{seed}}"
+
+
 def data(name: str) -> str:
     """The fetched file of a source."""
     return f"resources/sources/{SOURCES[name]}"

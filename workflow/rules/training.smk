@@ -35,14 +35,12 @@ rule bring_adapter:
         config=lambda w: data(study.config.runs[w.run].adapter.config),
         weights=lambda w: data(study.config.runs[w.run].adapter.weights),
     output:
-        adapter_config="<run>/adapter/adapter_config.json",
-        adapter_weights="<run>/adapter/adapter_model.safetensors",
+        adapter_config=f"{folder_of(study.external)}/adapter/adapter_config.json",
+        adapter_weights=f"{folder_of(study.external)}/adapter/adapter_model.safetensors",
     log:
         "<logs>/bring_adapter/<job>.log",
     benchmark:
         "<timings>/bring_adapter/<job>.tsv"
-    wildcard_constraints:
-        run=one_of(run for run in study.config.runs if study.external(run)),
     threads: 1
     resources:
         mem_mb=5000,
@@ -67,15 +65,13 @@ rule finetune:
         refusals=refusals,
         compliant=compliant,
     output:
-        adapter_config="<run>/adapter/adapter_config.json",
-        adapter_weights="<run>/adapter/adapter_model.safetensors",
+        adapter_config=f"{folder_of(study.finetuned)}/adapter/adapter_config.json",
+        adapter_weights=f"{folder_of(study.finetuned)}/adapter/adapter_model.safetensors",
         table="<run>/training.csv",
     log:
         "<logs>/finetune/<job>.log",
     benchmark:
         "<timings>/finetune/<job>.tsv"
-    wildcard_constraints:
-        run=one_of(run for run in study.config.runs if study.finetuned(run)),
     priority: 1
     threads: THREADS
     resources:
