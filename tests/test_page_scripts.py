@@ -62,7 +62,7 @@ def table_inputs(folder: Path) -> Inputs:
 
 @pytest.mark.parametrize(
     "figure",
-    ["separability", "projection", "training", "robustness", "dsr", "dose_response", "tradeoff", "cost"],
+    ["separability", "projection", "training", "robustness", "dsr", "dose_response", "balance", "tradeoff", "cost"],
 )
 def test_a_figure_script_writes_both_files(
     figure: str, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

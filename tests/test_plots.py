@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import synthetic
 from matplotlib.axes import Axes
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic import Truth
 
+from es2.plots.balance import balance_figure, balance_points
 from es2.plots.cost import cost_by_rule, cost_figure
 from es2.plots.dose_response import dose_points, dose_response_figure
 from es2.plots.dsr import dot_rows, dsr_figure
@@ -48,6 +50,7 @@ def figures(truth: Truth) -> dict[str, Figure]:
         "dsr": dsr_figure(t.dsr, t.robustness, study),
         "training": training_figure(synthetic.training_table(truth), study),
         "dose_response": dose_response_figure(points, study),
+        "balance": balance_figure(t.dsr, study),
         "tradeoff": tradeoff_figure(t.dsr, t.robustness, t.ability, study),
         "cost": cost_figure(synthetic.cost_table()),
     }
@@ -171,14 +174,38 @@ def test_dsr_rows_are_in_the_order_of_the_attacks() -> None:
     assert list(dict.fromkeys(points["row"])) == [
         "direct request", "SCAV, fitted\non base", "SCAV, fitted\non parent", "SCAV, fitted\non itself",
         "random push\n(control)", "adaptive SCAV\nbudget 0.009", "adaptive SCAV\nbudget 0.018",
-        "adaptive SCAV\nbudget 0.036", "worst case,\nbudget 0.009", "worst case,\nbudget 0.018",
-        "worst case,\nbudget 0.036",
+        "adaptive SCAV\nbudget 0.036",
     ]  # fmt: skip
     figure = dsr_figure(t.dsr, t.robustness, truth.study())
     assert [panel.get_title(loc="left") for panel in figure.axes] == ["AdvBench", "StrongREJECT"]
     for panel in figure.axes:
         assert panel.get_xlim() == (-0.02, 1.02)
         assert len(panel.containers) == sum(points["benchmark"] == "advbench")
+
+
+def with_addition(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a second attack over budgets, as strong as the first."""
+    mine = table[table["attack"] == "scav_adaptive"]
+    return pd.concat([table, mine.assign(attack="addition")], ignore_index=True)
+
+
+def test_several_attacks_over_budgets_have_a_row_each_and_a_worst_case() -> None:
+    truth = Truth()
+    t = synthetic.all_tables(truth)
+    dsr, robustness = with_addition(t.dsr), with_addition(t.robustness)
+    names = list(dict.fromkeys(dot_rows(dsr, robustness, truth.study())["row"]))
+    assert names[5:] == [
+        *(f"adaptive SCAV\nbudget {budget}" for budget in ("0.009", "0.018", "0.036")),
+        *(f"activation addition\nbudget {budget}" for budget in ("0.009", "0.018", "0.036")),
+        *(f"worst case,\nbudget {budget}" for budget in ("0.009", "0.018", "0.036")),
+    ]
+    one = robustness_figure(t.dsr, t.robustness, truth.study())
+    two = robustness_figure(dsr, robustness, truth.study())
+    assert (len(one.axes), len(two.axes)) == (3, 6)
+    labels = [panel.get_ylabel() for panel in two.axes if panel.get_ylabel()]
+    assert labels == ["adaptive SCAV\nshare of answers", "activation addition\nshare of answers"]
+    for above, below in zip(two.axes[:3], two.axes[3:], strict=True):
+        assert named_lines(above) == named_lines(below)
 
 
 def test_training_leaves_out_columns_without_numbers() -> None:
@@ -203,6 +230,24 @@ def test_dose_is_relative_to_the_parent_and_a_censored_response_points_up() -> N
     assert points["es2"].response.value == max(synthetic.BUDGETS)
     panel = dose_response_figure(list(points.values()), study).axes[0]
     assert [line.get_marker() for line in panel.get_lines()].count("^") == 2  # hold's own mark and the arrow
+
+
+def test_balance_sets_harmful_refusals_against_harmless_ones() -> None:
+    truth = Truth()
+    t, study = synthetic.all_tables(truth), truth.study()
+    points = balance_points(t.dsr, study, study.plain, "advbench")
+    cells = t.dsr[(t.dsr["attack"] == "direct") & (t.dsr["seed"] == 0)].set_index(["run", "benchmark"])["refusal"]
+    assert {run for run, _ in points} == set(study.runs)
+    for (run, _), (safe, harmful) in points.items():
+        assert safe.value == pytest.approx(cells[run, study.plain])
+        assert harmful.value == pytest.approx(cells[run, "advbench"])
+    figure = balance_figure(t.dsr, study)
+    assert [panel.get_title(loc="left") for panel in figure.axes] == ["AdvBench", "StrongREJECT"] * 2
+    fields = [panel.patches[0] for panel in figure.axes]
+    assert [(field.get_width(), field.get_y()) for field in fields] == [(0.10, 0.85)] * 2 + [(0.25, 0.85)] * 2
+    without = t.dsr[t.dsr["benchmark"] != study.plain]
+    assert balance_points(without, study, study.plain, "advbench") == {}
+    assert balance_figure(without, study).axes[0].texts[0].get_text() == "not measured"
 
 
 def test_tradeoff_counts_kl_from_one_reference_and_falls_back_to_dsr() -> None:

@@ -52,7 +52,8 @@ def dot_rows(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> pd.Da
     """What the figure shows, in order: row (its name), run, seed, benchmark, value, low, high.
 
     The budget-free attacks come from `dsr.csv`, those over budgets at the budgets fixed beforehand from
-    `robustness.csv` (their whole curves are a figure of their own), the worst case last.
+    `robustness.csv` (their whole curves are a figure of their own), the worst case over several of
+    these last.
     """
     cells = rows(dsr, study, split="test")
     cells = cells[cells["benchmark"].isin(study.harmful)]
@@ -68,7 +69,8 @@ def dot_rows(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> pd.Da
     fixed = fixed.assign(a=fixed["attack"].map(place)).sort_values(["a", "budget"])
     named = zip(fixed["attack"], fixed["budget"], strict=True)
     fixed["row"] = [f"{row_name(attack, '')}\nbudget {budget:.3g}" for attack, budget in named]
-    worst = cells[cells["attack"] == "worst_case"].sort_values("budget")
+    # The worst of one attack is that attack.
+    worst = cells[cells["attack"] == "worst_case"].sort_values("budget") if len(place) > 1 else cells.iloc[:0]
     worst = worst.assign(row=[f"worst case,\nbudget {budget:.3g}" for budget in worst["budget"]])
     worst = worst.rename(columns={"dsr": "value", "dsr_low": "low", "dsr_high": "high"})
     columns = ["row", "run", "seed", "benchmark", "value", "low", "high"]

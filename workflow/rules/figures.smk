@@ -215,6 +215,35 @@ rule plot_tradeoff:
         "../scripts/plot_tradeoff.py"
 
 
+rule plot_balance:
+    """Refusals of harmful requests against refusals of harmless ones, without an attack."""
+    input:
+        dsr="<results>/tables/{sweep}dsr.csv",
+    output:
+        svg=report(
+            "<results>/figures/{sweep}balance.{model}.svg",
+            caption="../report/balance.rst",
+            category="Figures",
+            subcategory="{model}",
+            labels={"figure": "balance"},
+        ),
+        png="<results>/figures/{sweep}balance.{model}.png",
+    log:
+        "<logs>/plot_balance/{sweep}{model}.log",
+    benchmark:
+        "<timings>/plot_balance/{sweep}{model}.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg=study_of,
+        code=code("plot_balance"),
+    script:
+        "../scripts/plot_balance.py"
+
+
 rule plot_cost:
     """Time by rule."""
     input:
