@@ -13,6 +13,7 @@ CORES ?= all
 CONFIG ?=
 BIN := $(VENV)/bin
 REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts cost
+RELEASED := dose_response refusal_balance
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
 help: ## Say what there is
@@ -45,10 +46,15 @@ lint: $(VENV)/.installed ## Check style, types and the workflow
 calibrate: $(VENV)/.installed ## Set the judge against human labels (DATA=folder with XSTest's completion files)
 	$(BIN)/python -m es2.calibration $(DATA) results/calibration
 
-reference: ## Copy the finished default study's tables and figures to docs/reference, which README shows
+reference: ## Copy the finished default study's and its sweeps' tables and figures to docs/reference
 	mkdir -p docs/reference
 	cp $(addprefix results/default/tables/,$(addsuffix .csv,$(REFERENCE))) docs/reference/
 	cp results/default/figures/*.svg docs/reference/
+	for sweep in $(RELEASED); do \
+	  mkdir -p docs/reference/$$sweep; \
+	  cp $(foreach table,dsr robustness separability,results/default/tables/$$sweep/$(table).csv) docs/reference/$$sweep/; \
+	  cp results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
+	done
 
 clean: ## Remove the environment and everything that a study made
 	rm -rf $(VENV) .snakemake resources logs

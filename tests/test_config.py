@@ -75,7 +75,7 @@ MISTAKES = [
     ("select/prompt_sets", ["advbench"], "select.prompt_sets: no safe set has a split attack"),
     ("select/prompt_sets", ["plain", "advbensch"], "there is no prompt set 'advbensch'; did you mean advbench?"),
     ("runs/es2/method", "es3", "runs.es2.method: there is no method 'es3'; did you mean es2?"),
-    ("runs/es2/on", "refusal", "runs.es2.on: there is no run 'refusal'; did you mean refusal_sft?"),
+    ("runs/es2/on", "refusal", "runs.es2.on: there is no run 'refusal'; did you mean refusal_sft"),
     ("runs/es2", {"method": "es2"}, "runs.es2.on: this key is missing; name the run that training starts from"),
     ("runs/base", {"method": "base", "training": {"steps": 1}}, "runs.base: an untrained run has neither"),
     ("runs/refusal_sft/on", "es2", "the runs form a circle (refusal_sft -> es2 -> refusal_sft)"),
