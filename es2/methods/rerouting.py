@@ -109,7 +109,8 @@ class RandomTarget(CircuitBreakers):
 
     def change(self, states: Tensor, parent: Tensor, layer: int) -> Tensor:
         """See es2.losses.rerouting.random_target_loss."""
-        unit = torch.randn(states.shape[1], generator=torch.Generator().manual_seed(layer)).to(states.device)
+        generator = torch.Generator().manual_seed(1000 * int(self.settings["seed"]) + layer)
+        unit = torch.randn(states.shape[1], generator=generator).to(states.device)
         return random_target_loss(states, parent, unit / unit.norm(), self.settings["rerouting"]["scale"])
 
 
