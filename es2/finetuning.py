@@ -44,7 +44,7 @@ def finetune(lm: LanguageModel, method: type[Method], cfg: Mapping[str, Any], jo
         tokens for path in job.input.refusals for tokens in refusal_tokens(lm, path, cfg["reference"]["answer_tokens"])
     ]
     batch = {name: size for name, size in settings["batch"].items() if size}
-    settings = {**settings, "batch": batch, "seed": seed}
+    settings = {**settings, "batch": batch}
     compliant = {key: tokens for path in job.input.compliant for key, tokens in compliant_answers(path).items()}
     learner = method(settings, training_data(prompts, references, embeddings, layers, refusals, batch, compliant))
     pools = {name: _pool(prompts, references, name) for name in batch}

@@ -45,8 +45,7 @@ class Method(ABC):
     layers: Sequence[int] = ()
 
     @abstractmethod
-    def __init__(self, settings: Mapping[str, Any], data: TrainingData) -> None:
-        """`settings` are the run's `training` section, and its `seed`."""
+    def __init__(self, settings: Mapping[str, Any], data: TrainingData) -> None: ...
 
     def prepare(self, lm: LanguageModel, drawn: Sequence[tuple[str, int]]) -> None:  # noqa: B027 (nothing by default)
         """Called once before training, when the model is still the parent, with all that will be drawn (see

@@ -109,8 +109,7 @@ class RandomTarget(CircuitBreakers):
 
     def change(self, states: Tensor, parent: Tensor, layer: int) -> Tensor:
         """See es2.losses.rerouting.random_target_loss."""
-        generator = torch.Generator().manual_seed(1000 * int(self.settings["seed"]) + layer)
-        unit = torch.randn(states.shape[1], generator=generator).to(states.device)
+        unit = torch.randn(states.shape[1], generator=torch.Generator().manual_seed(layer)).to(states.device)
         return random_target_loss(states, parent, unit / unit.norm(), self.settings["rerouting"]["scale"])
 
 
