@@ -2,8 +2,10 @@
 
     x' = x - u (u.x) at every token, for the embedding, every attention and every MLP output
 
-u is the mean difference at one layer, chosen on validation among those whose ablation leaves harmless prompts' first
-token alone (KL below a bound), as in arXiv:2406.11717. Without a budget of its own; what it spent is reported.
+u is the mean difference at one layer, chosen on validation. In arXiv:2406.11717 only layers count whose ablation leaves
+harmless prompts' first token alone (KL below a bound). That bound is an option: it would forbid the layers that a
+defence has pushed apart, and an attacker who is judged by fluent compliance has no need of it. Without a budget of its
+own; what it spent is reported.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,10 +93,9 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     units = mean_difference(evaluation)
     search = settings["search"]
     layers = in_window(search["window"], evaluation.lm.n_layers)
-    change = {layer: first_token_kl(evaluation, ProjectionAttack(units[layer])) for layer in layers}
-    harmless = [layer for layer in layers if change[layer] <= search["harmless_kl"]]
-    # Where every direction moves harmless answers too far, the attacker takes the one that moves them least.
-    candidates = [AblationSetting(layer) for layer in harmless or [min(layers, key=change.__getitem__)]]
+    if search["harmless_kl"] is not None:
+        layers = harmless_layers(evaluation, units, layers, search["harmless_kl"])
+    candidates = [AblationSetting(layer) for layer in layers]
 
     def answer(prompts: pd.DataFrame, cells: Sequence[Cell[AblationSetting]]) -> list[list[Answer]]:
         texts = prompts["prompt"].tolist()
@@ -123,6 +124,13 @@ def realised_budget(evaluation: Evaluation, prompts: pd.DataFrame, unit: Tensor)
     """RMS over layers of |u.e| / |e| on the unedited embeddings, for each prompt: what the ablation spends."""
     embeddings = embeddings_of(evaluation, prompts)
     return ((embeddings @ unit) / embeddings.norm(dim=-1)).square().mean(dim=1).sqrt().tolist()
+
+
+def harmless_layers(evaluation: Evaluation, units: Tensor, layers: Sequence[int], bound: float) -> list[int]:
+    """The layers whose ablation moves harmless prompts' first token by at most `bound` nats; if there are none, the one
+    that moves it least. units: [L, d]."""
+    change = {layer: first_token_kl(evaluation, ProjectionAttack(units[layer])) for layer in layers}
+    return [layer for layer in layers if change[layer] <= bound] or [min(layers, key=change.__getitem__)]
 
 
 @torch.no_grad()

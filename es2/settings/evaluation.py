@@ -64,10 +64,10 @@ class AdditionSearch(BudgetChoice):
 
 
 class AblationSearch(Choice):
-    """Which layers' directions ablation may choose from, and the bound of KL on harmless prompts in nats."""
+    """Which layers' directions ablation may choose from, and the bound of KL on harmless prompts in nats, if any."""
 
     window: Interval
-    harmless_kl: Positive
+    harmless_kl: Positive | None
 
 
 class BudgetAttack(Row):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from es2.tables.curves import Curve, adaptive_curves, budget_free
-from es2.tables.verdicts import ATTACK, RUN, SHARES, WORST, Settings, rate_interval, with_pool
+from es2.tables.verdicts import ATTACK, RUN, SHARES, WORST, Settings, aimed_at, rate_interval, with_pool
 
 CELL = [*RUN, *ATTACK, "setting", "budget", "benchmark", "split", "judge"]
 COLUMNS = [
@@ -30,7 +30,7 @@ def dsr_table(verdicts: pd.DataFrame, budgets: Mapping[str, Sequence[float]], se
         dict(zip(CELL, key, strict=True)) | _rates(cell, settings)
         for key, cell in pd.concat([cells, other]).groupby(CELL, dropna=False, sort=False)
     ]
-    rows += _worst_cases(cells, budgets, settings)
+    rows += _worst_cases(aimed_at(cells, settings.harmful), budgets, settings)
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.sort_values([*CELL], kind="stable", ignore_index=True)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from es2.statistics import holm, paired_difference
 from es2.tables.curves import Curve, adaptive_curves
 from es2.tables.robustness import partner
-from es2.tables.verdicts import ATTACK, RUN, Settings, with_pool
+from es2.tables.verdicts import ATTACK, RUN, Settings, aimed_at, with_pool
 
 WHERE = [*ATTACK, "benchmark", "judge"]
 COLUMNS = [
@@ -29,7 +29,7 @@ def paired_table(verdicts: pd.DataFrame, budgets: Mapping[str, Sequence[float]],
     first. `primary` marks the one endpoint of the config: its p value stands as it is, all others are
     adjusted together.
     """
-    cells = with_pool(verdicts, settings.harmful)
+    cells = aimed_at(with_pool(verdicts, settings.harmful), settings.harmful)
     rows = [*_free(cells, settings), *_at_budgets(adaptive_curves(cells), budgets, settings)]
     table = pd.DataFrame(rows, columns=COLUMNS)
     table["primary"] = _is_primary(table, dict(settings.primary))

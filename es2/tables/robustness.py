@@ -7,7 +7,7 @@ import pandas as pd
 
 from es2.statistics import half_budget_ratio, half_compliance_budget, interpolate_at_budget
 from es2.tables.curves import Curve, adaptive_curves
-from es2.tables.verdicts import ATTACK, RUN, Settings, with_pool
+from es2.tables.verdicts import ATTACK, RUN, Settings, aimed_at, with_pool
 
 COLUMNS = [
     *RUN,
@@ -34,7 +34,7 @@ def robustness_table(
     half-compliance budget that was not reached is `censored` with the value inf; a ratio is censored where
     either budget is, inf where the run's own is, NaN where the other is; `low` and `high` are then bounds.
     """
-    curves = adaptive_curves(with_pool(verdicts, settings.harmful))
+    curves = adaptive_curves(aimed_at(with_pool(verdicts, settings.harmful), settings.harmful))
     rows: list[Row] = []
     for curve in curves:
         rows += [

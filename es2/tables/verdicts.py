@@ -115,6 +115,12 @@ def with_pool(cells: pd.DataFrame, harmful: tuple[str, ...]) -> pd.DataFrame:
     return pd.concat([test, pool.assign(benchmark=POOLED)], ignore_index=True)
 
 
+def aimed_at(cells: pd.DataFrame, harmful: tuple[str, ...]) -> pd.DataFrame:
+    """The verdicts that say who wins: all of the direct request; of an attack those on harmful prompts, for what it
+    does to harmless ones is a side effect."""
+    return cells[(cells["attack"] == DIRECT) | cells["benchmark"].isin([*harmful, POOLED])]
+
+
 def rate_interval(cells: pd.DataFrame, values: Array, settings: Settings) -> tuple[float, float, float]:
     """Mean of `values` [n] (one a row of `cells`, NaN where missing) and its 95 % interval.
 
