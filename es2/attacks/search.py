@@ -68,10 +68,25 @@ def evaluate_over_budgets(
 ) -> Attacked:
     """Search on validation, then answers to the benchmarks at every budget under the setting chosen for it.
 
-    settings: the attack's `budgets`, `control_budgets`, and `search` with `first_budgets`, `first_prompts` and
-    `keep` (see `kept`).
+    settings: the attack's `budgets`, `control_budgets`, and `search` (see `choose_at_budgets`). A bundle without
+    benchmarks is a search alone.
     """
-    search, budgets = settings["search"], settings["budgets"]
+    chosen, found = choose_at_budgets(evaluation, candidates, answer, settings["budgets"], settings["search"])
+    rows = _test_rows(evaluation, chosen, answer, settings, bundle) if evaluation.benchmarks else []
+    return Attacked(rows, found)
+
+
+def choose_at_budgets(
+    evaluation: Evaluation,
+    candidates: Sequence[B],
+    answer: AnswerCells[B],
+    budgets: Sequence[float],
+    search: Mapping[str, Any],
+) -> tuple[dict[float, B], list[dict[str, Any]]]:
+    """The setting that brings the most compliance on validation at each budget, and all trials.
+
+    search: `first_budgets`, `first_prompts` and `keep` (see `kept`).
+    """
     cells = [Cell(setting, budget) for setting in candidates for budget in search["first_budgets"]]
     first = trials(evaluation, cells, search["first_prompts"], 1, lambda *asked: answer(*asked)[0])
     tried = {budget: kept(first, candidates, budget, search["keep"]) for budget in budgets}
@@ -83,7 +98,7 @@ def evaluate_over_budgets(
     }
     names = {budget: setting.name for budget, setting in chosen.items()}
     found = [{**row, "chosen": row["stage"] == 2 and row["setting"] == names[row["budget"]]} for row in first + second]
-    return Attacked(_test_rows(evaluation, chosen, answer, settings, bundle), found)
+    return chosen, found
 
 
 def choose(
