@@ -37,6 +37,7 @@ TERMS = {
 """The sections of `training` that a method reads beside what all read (`separation` names the layers)."""
 ATTACKS = {
     "direct": "es2.attacks.direct",
+    "validation": "es2.attacks.validation",
     "scav": "es2.attacks.scav",
     "scav_adaptive": "es2.attacks.scav_adaptive",
     "addition": "es2.attacks.addition",

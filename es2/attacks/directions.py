@@ -12,11 +12,22 @@ from es2.attacks.base import Evaluation, embeddings_of
 def mean_difference(evaluation: Evaluation, shuffle: int | None = None) -> Tensor:
     """Unit vectors [L, d] of every layer from the harmful prompts' mean embedding towards the safe prompts'.
 
-    With `shuffle`, a seed, the labels are permuted: the control.
+    With `shuffle`, a seed, the control: half of each class takes the other's label. A plain permutation would not do,
+    for its groups hold unequal shares of the classes, and what tells the classes apart is most of what varies.
     """
     embeddings = embeddings_of(evaluation, evaluation.fit)
     harmful = torch.tensor((evaluation.fit["label"] == "harmful").to_numpy())
     if shuffle is not None:
-        harmful = harmful[torch.randperm(len(harmful), generator=torch.Generator().manual_seed(shuffle))]
+        harmful = half_of_each(harmful, shuffle)
     difference = embeddings[~harmful].mean(dim=0) - embeddings[harmful].mean(dim=0)
     return difference / difference.norm(dim=-1, keepdim=True)
+
+
+def half_of_each(labels: Tensor, seed: int) -> Tensor:
+    """A mask [n] of a random half of each class of `labels` [n]; of an odd class the smaller half."""
+    chosen = torch.zeros_like(labels)
+    generator = torch.Generator().manual_seed(seed)
+    for label in (False, True):
+        places = torch.nonzero(labels == label)[:, 0]
+        chosen[places[torch.randperm(len(places), generator=generator)[: len(places) // 2]]] = True
+    return chosen

@@ -34,15 +34,21 @@ class EsAdversarial(Separation):
     def __init__(self, settings: Mapping[str, Any], data: TrainingData) -> None:
         super().__init__(settings, data)
         self.attack = settings["adversarial"]
-        self.random = np.random.default_rng(0)
+        self.seed = 0
+        self.random = np.random.default_rng(self.seed)
         self.probes: ProbeSet | None = None
         self.difference = torch.empty(0)
         self.norm = torch.empty(0)
 
+    def prepare(self, lm: LanguageModel, drawn: Sequence[tuple[str, int]]) -> None:
+        """What is drawn here follows the first number that the data drew: the training's seed fixes it."""
+        super().prepare(lm, drawn)
+        self.seed = drawn[0][1]
+
     def begin(self, lm: LanguageModel, step: int, steps: int) -> None:
-        """Fit the attacker again every `refit_every` steps. What it draws is a function of the step alone, so that a
-        resumed run is the undisturbed one (checkpoints fall on steps where it is fitted)."""
-        self.random = np.random.default_rng([step, len(self.data.references)])
+        """Fit the attacker again every `refit_every` steps. What it draws is a function of seed and step alone, so that
+        a resumed run is the undisturbed one (checkpoints fall on steps where it is fitted)."""
+        self.random = np.random.default_rng([self.seed, step])
         if step % self.attack["refit_every"] == 0 or self.probes is None:
             self.fit(lm)
 
@@ -53,7 +59,7 @@ class EsAdversarial(Separation):
         chosen: list[str] = []
         for harmful in (True, False):
             ids = [key for key in self.data.references if (key in self.data.harmful) == harmful]
-            places = np.random.default_rng(0).permutation(len(ids))[: self.attack["fit_prompts"]]
+            places = np.random.default_rng(self.seed).permutation(len(ids))[: self.attack["fit_prompts"]]
             chosen += [ids[place] for place in places]
         training = lm.model.training
         lm.model.eval()

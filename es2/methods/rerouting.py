@@ -105,11 +105,23 @@ class CircuitBreakers(Method):
 
 
 class RandomTarget(CircuitBreakers):
-    """RMU-like control: harmful states are driven to one random direction, the others retained."""
+    """RMU-like control: harmful states are driven to one random direction, the others retained.
+
+    The direction of a layer follows the first number that the data drew: the training's seed fixes it.
+    """
+
+    seed = 0
+
+    def prepare(self, lm: LanguageModel, drawn: Sequence[tuple[str, int]]) -> None:
+        """See the class."""
+        super().prepare(lm, drawn)
+        self.seed = drawn[0][1]
 
     def change(self, states: Tensor, parent: Tensor, layer: int) -> Tensor:
         """See es2.losses.rerouting.random_target_loss."""
-        unit = torch.randn(states.shape[1], generator=torch.Generator().manual_seed(layer)).to(states.device)
+        unit = torch.randn(states.shape[1], generator=torch.Generator().manual_seed(self.seed + layer)).to(
+            states.device
+        )
         return random_target_loss(states, parent, unit / unit.norm(), self.settings["rerouting"]["scale"])
 
 

@@ -22,6 +22,7 @@ from es2.settings.evaluation import (
     PublishedAttack,
     ScavAttack,
     SoftPromptAttack,
+    ValidationAnswers,
 )
 from es2.settings.study import Config
 from es2.settings.training import Training
@@ -46,6 +47,7 @@ def check(config: Config) -> None:
     for name, sweep in config.sweeps.items():
         _check_list(f"sweeps.{name}.runs", "run", sweep.runs, config.runs)
         _check_list(f"sweeps.{name}.bundles", "bundle", sweep.bundles, config.bundles)
+    _check_trials(config)
     _check_evaluation(config)
     _check_report(config)
 
@@ -264,7 +266,7 @@ def _check_bundle(config: Config, name: str, bundle: Bundle) -> None:
     if name not in used_bundles(config):
         return
     attack = config.attacks[bundle.attack]
-    if isinstance(attack, DirectAttack | PrefillAttack | SoftPromptAttack | PublishedAttack):
+    if isinstance(attack, DirectAttack | ValidationAnswers | PrefillAttack | SoftPromptAttack | PublishedAttack):
         if bundle.fitted_on or bundle.controls:
             raise UserError(f"{where}: the attack {attack.kind} has neither fitted_on nor controls; take them away")
     elif not isinstance(attack, OwnAttack):
@@ -275,7 +277,8 @@ def _check_bundle(config: Config, name: str, bundle: Bundle) -> None:
     if isinstance(attack, BudgetAttack | AblationAttack) and bundle.fitted_on != ["self"]:
         raise UserError(f"{where}.fitted_on: an adaptive attack is fitted on the run itself; write [self]")
     _check_sizes(config, f"{where}.benchmarks", bundle.benchmarks, "test")
-    if not any(bundle.benchmarks.values()):
+    # A search alone, and answers to validation prompts, need no test prompts.
+    if not any(bundle.benchmarks.values()) and not isinstance(attack, BudgetAttack | ValidationAnswers):
         raise UserError(f"{where}.benchmarks: every set has size 0; give one some prompts")
 
 
@@ -299,6 +302,18 @@ def _check_sizes(config: Config, where: str, sizes: Mapping[str, int | str], spl
         held = _splits(config, name)[split]
         if isinstance(held, int) and isinstance(size, int) and size > held:
             raise UserError(f"{where}.{name}: {size} prompts of {held} in split {split}; ask for fewer")
+
+
+def _check_trials(config: Config) -> None:
+    sweep = config.trials.sweep
+    need("trials.sweep", "sweep", sweep, config.sweeps)
+    attacks = [config.attacks[config.bundles[name].attack] for name in config.sweeps[sweep].bundles]
+    kinds = [isinstance(attack, BudgetAttack) for attack in attacks]
+    if sorted(kinds) != [False, True] or not any(isinstance(attack, ValidationAnswers) for attack in attacks):
+        raise UserError(
+            f"sweeps.{sweep}.bundles: trials are chosen by two bundles, one of the kind validation and one over "
+            "budgets; name these"
+        )
 
 
 def _check_evaluation(config: Config) -> None:

@@ -26,6 +26,12 @@ class DirectAttack(Row):
     kind: Literal["direct"]
 
 
+class ValidationAnswers(Row):
+    """No attack, on validation prompts: for trials of training settings."""
+
+    kind: Literal["validation"]
+
+
 class ScavAttack(Row):
     """SCAV at one setting: landing probability, least probe accuracy of an edited layer, the probes' C."""
 
@@ -135,6 +141,7 @@ class PrefillAttack(Row):
 
 Attack = Annotated[
     DirectAttack
+    | ValidationAnswers
     | ScavAttack
     | ScavAdaptiveAttack
     | AdditionAttack

@@ -7,7 +7,7 @@ from pydantic import Field
 from es2.settings.data import ModelRow, PromptSet, Source
 from es2.settings.evaluation import Ability, Attack, Bundle, Extraction, Generation, Judge, Merge, Reference
 from es2.settings.training import Probes, Run, Training
-from es2.settings.types import Count, Name, Names, Positive, Row, Size, Strengths, Text
+from es2.settings.types import Count, Name, Names, Positive, Row, Share, Size, Strengths, Text
 
 
 class Select(Row):
@@ -51,6 +51,19 @@ class Sweep(Row):
     bundles: Names
 
 
+class Trials(Row):
+    """Trials of training settings: the sweep that has them, and what a trial must keep to on validation to be chosen.
+
+    Bounds: KL to the parent on held-out harmless prompts (nats), shares of plain prompts refused and answered
+    degenerately.
+    """
+
+    sweep: Name
+    kl_heldout: Positive
+    plain_refused: Share
+    plain_degenerate: Share
+
+
 class Report(Row):
     """Who is who in figures and findings, and longer names of runs, models and sets."""
 
@@ -83,6 +96,7 @@ class Config(Row):
     training: Training
     runs: dict[Name, Run]
     sweeps: dict[Name, Sweep] = Field(default_factory=dict)
+    trials: Trials
     attacks: dict[Name, Attack]
     bundles: dict[Name, Bundle]
     judges: dict[Name, Judge]

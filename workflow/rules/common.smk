@@ -14,13 +14,15 @@ REFERENCE = ["reference/answers.jsonl", "reference/states.safetensors"]
 SOURCES = {name: source_file(name, row.model_dump()) for name, row in study.config.sources.items()}
 SWEEPS = {"": "", **{f"{name}/": name for name in study.config.sweeps}}
 SETS = study.sets()
-JUDGE = study.config.judges[study.config.select.judges[0]]
+JUDGE_NAME = study.config.select.judges[0]
+JUDGE = study.config.judges[JUDGE_NAME]
 JUDGE_MODULES = [JUDGES[row.kind] for row in study.config.judges.values()]
 PAGE_TABLES = ["dsr", "robustness", "paired", "separability", "ability"]
 TABLES = [*PAGE_TABLES, "training", "verdicts", "settings", "cost", "findings", "main", "targets"]
 FIGURES = ["separability", "projection", "training", "robustness", "dsr", "dose_response", "balance", "tradeoff"]
 SWEEP_TABLES = ["dsr", "robustness", "paired", "separability", "training", "verdicts", "settings"]
 SWEEP_FIGURES = ["dose_response", "robustness", "dsr", "balance", "separability", "training"]
+TRIALS = study.config.trials
 MODELS_SELECTED = study.config.select.models
 PACKAGES = ["torch", "transformers", "peft", "lm-eval", "scikit-learn", "scipy", "statsmodels", "snakemake"]
 SETTINGS = {"name", "seeds", "splits_seed", "prompt_sets", "extraction", "probes", "reference", "bundles", "generation"}
@@ -253,6 +255,21 @@ def searched(scope: str) -> list[tuple[dict, str]]:
 def comparing(scope: str) -> list[tuple[dict, str]]:
     """Of these, those that fix the budgets at which runs are compared."""
     return [(row, bundle) for row, bundle in searched(scope) if study.fixes_budgets(bundle, row["run"])]
+
+
+def trial_searches() -> list[tuple[dict, str]]:
+    """Of the trials of training settings, the attacker's searches."""
+    return [(row, bundle) for row, bundle in searched(TRIALS.sweep) if is_trial(row)]
+
+
+def trial_answers() -> list[tuple[dict, str]]:
+    """Of the trials of training settings, the answers to validation prompts, in the same order."""
+    return [(row, bundle) for row, bundle in evaluated(TRIALS.sweep) if is_trial(row) and not study.searches(bundle)]
+
+
+def is_trial(row: dict) -> bool:
+    """Whether a row's run is named by the sweep of trials, not there as a parent alone."""
+    return row["run"] in study.config.sweeps[TRIALS.sweep].runs
 
 
 def search_tables(jobs: list[tuple[dict, str]]) -> list[str]:

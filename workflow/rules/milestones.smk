@@ -42,7 +42,14 @@ rule takeaway:
         [at(row, "merged/README.md") for row in study.rows(runs=study.config.release)],
 
 
-for name in study.config.sweeps:
+rule trials:
+    """The settings tried for each method, chosen on validation alone."""
+    input:
+        rules.collect_trials.output,
+        f"<results>/tables/{TRIALS.sweep}/settings.csv",
+
+
+for name in set(study.config.sweeps) - {TRIALS.sweep}:
 
     rule:
         name:

@@ -233,6 +233,37 @@ rule collect_settings:
         "../scripts/collect_settings.py"
 
 
+rule collect_trials:
+    """List the settings tried for each method, with the one that validation chose."""
+    input:
+        training=[at(row, "training.csv") for row, _ in trial_searches()],
+        verdicts=[at(row, f"verdicts/{bundle}.{JUDGE_NAME}.csv") for row, bundle in trial_answers()],
+        searches=search_tables(trial_searches()),
+    output:
+        table=report(
+            f"<results>/tables/{TRIALS.sweep}/trials.csv",
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"table": "trials"},
+        ),
+    log:
+        "<logs>/collect_trials/all.log",
+    benchmark:
+        "<timings>/collect_trials/all.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        rows=[row for row, _ in trial_searches()],
+        labels=SETS,
+        bounds=TRIALS.model_dump(exclude={"sweep"}),
+        code=code("collect_trials"),
+    script:
+        "../scripts/collect_trials.py"
+
+
 rule collect_cost:
     """Seconds, peak memory and generated tokens of every job; made last, from Snakemake's benchmark files."""
     input:

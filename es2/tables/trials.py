@@ -1,0 +1,71 @@
+"""`trials.csv`: the settings tried for each method, and the one that validation chose, by one rule for all (§5).
+
+Of a method's trials that keep to the bounds on harmless validation prompts, the one whose half-compliance budget on
+validation is highest is chosen; ties go to the lower KL. Where none keeps to them, nothing is chosen.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from es2.statistics import half_compliance_budget
+from es2.tables.verdicts import RUN, who
+
+COLUMNS = [
+    *RUN, "kl_heldout", "harmful_refused", "plain_refused", "plain_degenerate", "half_compliance_budget", "censored",
+    "admissible", "chosen",
+]  # fmt: skip
+
+
+def trials_table(
+    rows: Sequence[Mapping[str, Any]],
+    trainings: Sequence[pd.DataFrame],
+    verdicts: Sequence[pd.DataFrame],
+    searches: Sequence[pd.DataFrame],
+    labels: Mapping[str, str],
+    bounds: Mapping[str, float],
+) -> pd.DataFrame:
+    """A row a trial. All sequences are in the order of `rows` (run, model, method, parent, seed of each trial).
+
+    trainings: training.csv; verdicts: those on validation prompts (columns benchmark, verdict); searches: the
+    attacker's trials (budget, compliance, chosen); labels: prompt set -> harmful or safe; bounds: `kl_heldout`,
+    `plain_refused`, `plain_degenerate`. A budget that was never reached is inf and `censored`.
+    """
+    found = [
+        who(row) | _training(training) | _shares(said, labels) | _budget(search)
+        for row, training, said, search in zip(rows, trainings, verdicts, searches, strict=True)
+    ]
+    table = pd.DataFrame(found, columns=COLUMNS[:-2])
+    table["admissible"] = True
+    for name, bound in bounds.items():
+        table["admissible"] &= table[name] <= bound
+    ranked = table[table["admissible"]].sort_values(
+        ["half_compliance_budget", "kl_heldout"], ascending=[False, True], kind="stable"
+    )
+    best = ranked.groupby(["model", "method", "seed"], sort=False).head(1).index
+    return table.assign(chosen=table.index.isin(best))
+
+
+def _training(training: pd.DataFrame) -> dict[str, float]:
+    """KL on held-out harmless prompts at the end of the adapter that was kept."""
+    watched = training[training["kept"] & training["kl_heldout"].notna()]
+    return {"kl_heldout": float(watched["kl_heldout"].iloc[-1]) if len(watched) else float("inf")}
+
+
+def _shares(verdicts: pd.DataFrame, labels: Mapping[str, str]) -> dict[str, float]:
+    """Shares of the judged answers to harmful and to plain prompts."""
+    label = verdicts["benchmark"].map(labels)
+    harmful, plain = verdicts["verdict"][label == "harmful"], verdicts["verdict"][label == "safe"]
+    return {
+        "harmful_refused": float((harmful == "refusal").mean()),
+        "plain_refused": float((plain == "refusal").mean()),
+        "plain_degenerate": float((plain == "degenerate").mean()),
+    }
+
+
+def _budget(search: pd.DataFrame) -> dict[str, Any]:
+    """The half-compliance budget on validation, at the attacker's choices."""
+    chosen = search[search["chosen"]].sort_values("budget")
+    half = half_compliance_budget(chosen["budget"], chosen["compliance"].to_numpy(float)[None], n_resamples=1)
+    return {"half_compliance_budget": half.value, "censored": half.censored}

@@ -1,0 +1,19 @@
+"""The settings tried for each method and the chosen one: tables/<sweep>/trials.csv.
+
+input: training, verdicts, searches (lists of csvs, one a trial); params: rows (dicts run ... seed, in that
+order), labels (prompt set -> harmful or safe), bounds; output: table (csv).
+"""
+
+import pandas as pd
+
+from es2.files import write_csv
+from es2.scripting import job
+from es2.tables.trials import trials_table
+
+with job(snakemake):
+    read = [
+        [pd.read_csv(path) for path in paths]
+        for paths in (snakemake.input.training, snakemake.input.verdicts, snakemake.input.searches)
+    ]
+    table = trials_table(snakemake.params.rows, *read, snakemake.params.labels, snakemake.params.bounds)
+    write_csv(table, snakemake.output.table)
