@@ -15,7 +15,7 @@ from es2.errors import UserError
 from es2.examples import Example, run_examples
 from es2.losses.rerouting import random_target_loss, rerouting_loss, retain_loss, schedule
 from es2.losses.triplet import triplet_losses
-from es2.methods.adversarial import landing, push
+from es2.methods.adversarial import landing, project, push
 from es2.models import Cursor
 from es2.probes import fit_probe_set
 from es2.training import _step, add_lora, draw_batch
@@ -114,7 +114,7 @@ def test_an_edit_of_training_acts_where_the_answer_is_predicted(load_model):
     assert (moved.final - plain.final).abs().max() > 0.01
 
 
-def test_landing_and_push_are_the_attackers_steps(scene):
+def test_the_edits_of_training_are_the_attackers_steps(scene):
     probes = scene.probes
     e = scene.embeddings[:12, 2]
     edited = landing(probes, 1, 1.5)(2, e, torch.arange(12), 0)
@@ -127,6 +127,31 @@ def test_landing_and_push_are_the_attackers_steps(scene):
     unit = torch.nn.functional.normalize(states(4, 32, seed=0), dim=-1)
     moved = push(unit, torch.tensor([1.0, 2.0, 3.0, 4.0]))(2, e, torch.arange(12), 0)
     torch.testing.assert_close(moved - e, (3 * unit[2]).expand(12, 32), atol=1e-5, rtol=1e-4)
+    for one, left in zip(e, project(unit[1])(2, e, torch.arange(12), 0), strict=True):
+        torch.testing.assert_close(left, one - unit[1] * (unit[1] @ one), atol=1e-4, rtol=1e-4)
+
+
+def test_every_edit_is_drawn(bench):
+    learner = learner_of(bench, "adversarial")
+    lm = add_random_lora(bench.load(), scale=0.05)
+    drawn_examples(bench, learner, lm)
+    kinds = set()
+    for step in range(40):
+        learner.begin(lm, step, 40)
+        kinds.add(learner.draw(lm)[0].__qualname__.partition(".")[0])
+    assert kinds == {"landing", "push", "project"}
+
+
+@pytest.mark.parametrize("name", ["adversarial", "es2_adversarial"])
+def test_what_is_drawn_follows_the_seed(bench, name):
+    def first(seed):
+        learner = learner_of(bench, name)
+        learner.prepare(bench.load(), draw_batch(bench.pools, {"harm": 2, "plain": 2}, seed, 0))
+        learner.begin(bench.load(), 0, 6)
+        return learner.random.random()
+
+    assert first(0) == first(0)
+    assert first(0) != first(1)
 
 
 def drawn_examples(bench, learner, lm, batches=1):

@@ -33,7 +33,7 @@ SETTINGS = {
     "adversarial": {
         "refusals": 1.0,
         "safe": 1.0,
-        "edits": ["landing", "push"],
+        "edits": ["landing", "push", "project"],
         "strengths": [0.5, 2.5],
         "budgets": [0.05, 0.3],
         "start": [0.0, 0.4],

@@ -2,12 +2,12 @@
 
     L = L(es2 or hold) + a KL(parent's refusals | attacked) + b KL(parent's answers to safe prompts | attacked)
 
-The edit is the attacker's own (method.md section 6), fitted on the defence split and again as training goes on: a
-landing on a plane of a probe, or a fixed push along the mean difference, at a strength, in a layer window and with a C
-drawn for every batch. After latent adversarial training (Casper et al. 2024, arXiv:2403.05030; Sheshadri et al. 2024,
-arXiv:2407.15549) and ReFAT (Yu et al. 2024, arXiv:2409.20089). With separation weight 0 it is the rival, with
-separation it is ES2 under attack. Harmless prompts are trained under the same edit, so that refusing is not the answer
-to being edited.
+The edit is the attacker's own (method.md section 6), fitted on the defence split and again as training goes on, drawn
+for every batch: a landing on a plane of a probe, a fixed push along the mean difference or a probe, or a layer's mean
+difference projected out, at a strength, in a layer window and with a C. After latent adversarial training (Casper et
+al. 2024, arXiv:2403.05030; Sheshadri et al. 2024, arXiv:2407.15549) and ReFAT (Yu et al. 2024, arXiv:2409.20089).
+With separation weight 0 it is the rival, with separation it is ES2 under attack. Harmless prompts are trained under
+the same edit, so that refusing is not the answer to being edited.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from es2.activations import Edit
+from es2.attacks.landing import directions
 from es2.embeddings import extract_tokens
 from es2.examples import Example, Outputs, run_examples
 from es2.methods.base import Loss, TrainingData
@@ -25,7 +26,7 @@ from es2.methods.separation import Separation
 from es2.models import LanguageModel
 from es2.probes import ProbeSet, fit_probe_set
 
-LANDING, PUSH = "landing", "push"
+LANDING, PUSH, PROJECT = "landing", "push", "project"
 
 
 class EsAdversarial(Separation):
@@ -86,11 +87,15 @@ class EsAdversarial(Separation):
         """A random edit, and the layers it acts on."""
         low, high = (self.random.uniform(*self.attack[end]) * (lm.n_layers - 1) for end in ("start", "end"))
         layers = [layer for layer in range(lm.n_layers) if low <= layer <= high]
-        if self.random.choice(self.attack["edits"]) == PUSH:
-            return push(self.difference, self.random.uniform(*self.attack["budgets"]) * self.norm), layers
         assert self.probes is not None
+        kind = self.random.choice(self.attack["edits"])
         at = int(self.random.integers(len(self.probes.c)))
-        return landing(self.probes, at, self.random.uniform(*self.attack["strengths"])), layers
+        if kind == LANDING:
+            return landing(self.probes, at, self.random.uniform(*self.attack["strengths"])), layers
+        if kind == PROJECT:
+            return project(self.difference[self.random.integers(lm.n_layers)]), list(range(lm.n_layers))
+        towards_safe = (self.difference, -directions(self.probes)[at])[self.random.integers(2)]
+        return push(towards_safe, self.random.uniform(*self.attack["budgets"]) * self.norm), layers
 
 
 class Adversarial(EsAdversarial):
@@ -111,6 +116,16 @@ def landing(probes: ProbeSet, at: int, strength: float) -> Edit:
         direction = unit[layer].to(states.device, states.dtype)
         move = torch.clamp(states @ direction - target[layer].item(), min=0.0)
         return states - move[:, None] * direction
+
+    return edit
+
+
+def project(unit: Tensor) -> Edit:
+    """The component along `unit` [d] taken out, as refusal-direction ablation does."""
+
+    def edit(layer: int, states: Tensor, rows: Tensor, step: int) -> Tensor:
+        direction = unit.to(states.device, states.dtype)
+        return states - (states @ direction)[:, None] * direction
 
     return edit
 
