@@ -117,8 +117,8 @@ class Study:
 
     def fixes_budgets(self, bundle: str, run: str) -> bool:
         """Whether the attacker's search in this bundle, on this run, fixes the budgets at which runs are compared."""
-        comparison = self.config.comparison
-        return run == comparison.reference and self.config.bundles[bundle].attack == comparison.attack
+        attack = self.config.attacks[self.config.bundles[bundle].attack]
+        return run == self.config.comparison.reference and hasattr(attack, "budgets")
 
     def fitted_on(self, bundle: str, run: str) -> dict[str, str]:
         """Where a bundle's attack is fitted for a run: {self | base | parent: run}, each model once."""

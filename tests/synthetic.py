@@ -71,7 +71,8 @@ def cell(who: dict[str, Any], n: int, refusal: float, degenerate: float = 0.01, 
     k = round(float(np.clip(refusal, 0, 1)) * n)
     broken = min(round(degenerate * n), n - k)
     interval = wilson(k, n)
-    named = {"attack": "direct", "fitted_on": "", "setting": "", "budget": math.nan, "split": "test"} | more
+    named = {"attack": "direct", "fitted_on": "", "setting": "", "budget": math.nan, "split": "test"}
+    named |= {"factor": math.nan} | more
     shares = {"refusal": k / n, "compliance": (n - k - broken) / n, "degenerate": broken / n}
     told = {"dsr": k / n, "dsr_low": interval.low, "dsr_high": interval.high, "asr": shares["compliance"]}
     return who | named | {"n": n, "n_missing": 0, "n_prompts": n, "judge": "keyword"} | shares | told
@@ -91,7 +92,8 @@ def attacked(
         names = {"attack": "scav_adaptive", "fitted_on": "self", "setting": "t=1.5"}
         kept = {b: 1 / (1 + (b / truth.half[i]) ** 4) for b in (*budgets, *FIXED)}
         out += [(64, kept[b], min(1.2 * b, 0.1), names | {"budget": b}) for b in budgets]
-        out += [(64, kept[b] * 0.95, 0.03, {"attack": "worst_case", "fitted_on": "self", "budget": b}) for b in FIXED]
+        for factor, b in zip((0.5, 1.0, 2.0), FIXED, strict=True):
+            out.append((64, kept[b] * 0.95, 0.03, {"attack": "worst_case", "fitted_on": "self", "factor": factor}))
     return out
 
 

@@ -124,6 +124,9 @@ MISTAKES = [
     ("report/plain", "plane", "report.plain: there is no selected prompt set 'plane'; did you mean plain"),
     ("release", ["base"], "release: 'base' is untrained"),
     ("sweeps/dose_response/runs", ["es2_t9"], "sweeps.dose_response.runs: there is no run 'es2_t9'"),
+    ("trials/sweep", "trails", "trials.sweep: there is no sweep 'trails'; did you mean trials"),
+    ("trials/kl_heldout", 0, "trials.kl_heldout: 0 does not fit; give a number above 0"),
+    ("sweeps/trials/bundles", ["direct", "trial"], "sweeps.trials.bundles: trials are chosen by two bundles"),
     ("runs/a b", BASE, "'a b' is no name"),
     ("name", "../up", "name: '../up' is no name"),
     ("name", DELETE, "name: this key is missing"),
@@ -188,7 +191,8 @@ def test_yaml_reads_the_key_on_as_true_and_the_study_does_not(default):
 def test_overrides_merge_and_lists_replace(default):
     runs = {"base": BASE, "refusal_sft": SFT, "hold": default["runs"]["hold"]}
     es2 = {"method": "es2", "on": "refusal_sft", "training": {"separation": {"layers": [3]}, "batch": {"plain": 0}}}
-    study = read_study({**default, "sweeps": {}, "runs": {**runs, "es2": es2}})
+    sweeps = {"trials": {"runs": ["es2"], "bundles": ["validation", "trial"]}}
+    study = read_study({**default, "sweeps": sweeps, "runs": {**runs, "es2": es2}})
     settings = study.training("es2")
     assert settings["separation"] == {**study.training("hold")["separation"], "layers": [3], "weight": 1.0}
     assert "plain" not in settings["batch"]

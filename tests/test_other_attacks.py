@@ -5,12 +5,13 @@ import pytest
 import torch
 from scene import IS_HARMFUL, N_TOKENS, TEXTS
 
-from es2.attacks import ablation, addition, prefill
+from es2.attacks import ablation, addition, prefill, validation
 from es2.attacks.ablation import ProjectionAttack
 from es2.attacks.base import answer_under
-from es2.attacks.directions import mean_difference
+from es2.attacks.directions import half_of_each, mean_difference
 from es2.attacks.landing import directions
 from es2.batching import forward_after_head, pad_right, run_head
+from es2.embeddings import Embeddings
 from es2.errors import UserError
 from es2.generation import generate
 from es2.losses.divergence import kl_divergence
@@ -49,6 +50,23 @@ def test_mean_difference_points_from_harmful_to_safe(scene):
     shuffled = mean_difference(evaluation, shuffle=1)
     assert not torch.allclose(shuffled, mean_difference(evaluation), atol=0.1)
     torch.testing.assert_close(shuffled, mean_difference(evaluation, shuffle=1))
+
+
+def test_the_shuffled_control_holds_half_of_each_class(scene):
+    """Else its groups' unequal shares of the classes would leave it along what it is a control of."""
+    labels = torch.tensor([True] * 7 + [False] * 4)
+    chosen = half_of_each(labels, 5)
+    assert (chosen[labels].sum().item(), chosen[~labels].sum().item()) == (3, 2)
+    assert not torch.equal(chosen, half_of_each(labels, 6))
+    apart = scene.embeddings + 50 * scene.embeddings.std() * IS_HARMFUL[:, None, None] * torch.eye(scene.lm.width)[0]
+    evaluation = scene.evaluation(embeddings=Embeddings([f"p{place}" for place in range(len(TEXTS))], apart))
+    unit = mean_difference(evaluation)
+    assert unit[:, 0].abs().min() > 0.99
+    assert max((mean_difference(evaluation, shuffle=seed) * unit).sum(-1).abs().max() for seed in range(5)) < 0.9
+    permuted = [torch.randperm(24, generator=torch.Generator().manual_seed(seed)) for seed in range(5)]
+    groups = [IS_HARMFUL[:24][order] for order in permuted]
+    plain = [apart[:24][~group].mean(0) - apart[:24][group].mean(0) for group in groups]
+    assert max((torch.nn.functional.normalize(one, dim=-1) * unit).sum(-1).abs().min() for one in plain) > 0.98
 
 
 def plainly_added(scene, text, unit, layers, budget):
@@ -178,6 +196,28 @@ def test_ablation_keeps_to_directions_that_leave_harmless_prompts_alone(scene):
         attacked = ablation.evaluate(evaluation, {"search": search}, {"controls": CONTROLS})
         tried = {int(row["setting"].split()[-1]) for row in attacked.search}
         assert tried == expected
+
+
+def test_ablation_without_a_bound_may_take_any_layer_of_the_window(scene):
+    search = {**ABLATION["search"], "harmless_kl": None}
+    attacked = ablation.evaluate(scene.evaluation(arbitrary_judge), {"search": search}, {"controls": CONTROLS})
+    first = [row["setting"] for row in attacked.search if row["stage"] == 1]
+    assert first == [f"direction of layer {k}" for k in (1, 2, 3)]
+
+
+def test_without_benchmarks_an_attack_over_budgets_is_a_search_alone(scene):
+    whole = addition.evaluate(scene.evaluation(arbitrary_judge), ADDITION, {"controls": CONTROLS})
+    alone = addition.evaluate(scene.evaluation(arbitrary_judge, benchmarks={}), ADDITION, {"controls": CONTROLS})
+    assert (alone.rows, alone.search) == ([], whole.search)
+
+
+def test_validation_answers_the_validation_prompts_as_they_are(scene):
+    evaluation = scene.evaluation(arbitrary_judge, benchmarks={})
+    named = {"validation": evaluation.validation.assign(set="harm"), "harmless": evaluation.harmless.assign(set="safe")}
+    rows = validation.evaluate(scene.evaluation(arbitrary_judge, benchmarks={}, **named), {}, {}).rows
+    texts = [*evaluation.validation["prompt"], *evaluation.harmless["prompt"]]
+    assert [row["answer"] for row in rows] == [one.text for one in evaluation.answer(texts)]
+    assert [row["benchmark"] for row in rows] == ["harm"] * 4 + ["safe"] * len(evaluation.harmless)
 
 
 def test_first_token_kl_is_that_of_two_passes(scene):

@@ -197,7 +197,7 @@ def test_several_attacks_over_budgets_have_a_row_each_and_a_worst_case() -> None
     assert names[5:] == [
         *(f"adaptive SCAV\nbudget {budget}" for budget in ("0.009", "0.018", "0.036")),
         *(f"activation addition\nbudget {budget}" for budget in ("0.009", "0.018", "0.036")),
-        *(f"worst case,\nbudget {budget}" for budget in ("0.009", "0.018", "0.036")),
+        *(f"worst over budgets,\n{factor} x the parent's" for factor in ("0.5", "1", "2")),
     ]
     one = robustness_figure(t.dsr, t.robustness, truth.study())
     two = robustness_figure(dsr, robustness, truth.study())

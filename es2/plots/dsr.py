@@ -17,6 +17,7 @@ ORDER = (
     "scav_random",
     "scav_shuffled",
 )
+WORST_CASES = {"worst_case": "worst over budgets", "worst_case_all": "worst of all"}
 FITTED = ("", "base", "parent", "self")
 
 
@@ -57,7 +58,7 @@ def dot_rows(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> pd.Da
     """
     cells = rows(dsr, study, split="test")
     cells = cells[cells["benchmark"].isin(study.harmful)]
-    free = cells[cells["budget"].isna() & (cells["attack"] != "worst_case")]
+    free = cells[cells["budget"].isna() & ~cells["attack"].isin(WORST_CASES)]
     free = free.rename(columns={"dsr": "value", "dsr_low": "low", "dsr_high": "high"})
     order = {attack: i for i, attack in enumerate([*ORDER, *sorted(set(free["attack"]) - set(ORDER))])}
     fitted = {name: i for i, name in enumerate(FITTED)}
@@ -70,8 +71,9 @@ def dot_rows(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> pd.Da
     named = zip(fixed["attack"], fixed["budget"], strict=True)
     fixed["row"] = [f"{row_name(attack, '')}\nbudget {budget:.3g}" for attack, budget in named]
     # The worst of one attack is that attack.
-    worst = cells[cells["attack"] == "worst_case"].sort_values("budget") if len(place) > 1 else cells.iloc[:0]
-    worst = worst.assign(row=[f"worst case,\nbudget {budget:.3g}" for budget in worst["budget"]])
+    worst = cells[cells["attack"].isin(WORST_CASES)].sort_values(["attack", "factor"]) if len(place) > 1 else cells[:0]
+    told = zip(worst["attack"], worst["factor"], strict=True)
+    worst = worst.assign(row=[f"{WORST_CASES[attack]},\n{factor:g} x the parent's" for attack, factor in told])
     worst = worst.rename(columns={"dsr": "value", "dsr_low": "low", "dsr_high": "high"})
     columns = ["row", "run", "seed", "benchmark", "value", "low", "high"]
     parts = [part[columns] for part in (free, fixed, worst) if len(part)]

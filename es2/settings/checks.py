@@ -349,9 +349,6 @@ def _check_report(config: Config) -> None:
     need("primary.benchmark", "benchmark", primary.benchmark, ["pooled", *config.select.prompt_sets])
     comparison = config.comparison
     need("comparison.reference", "selected run", comparison.reference, selected)
-    need("comparison.attack", "attack", comparison.attack, config.attacks)
-    if not isinstance(config.attacks[comparison.attack], BudgetAttack):
-        raise UserError(f"comparison.attack: {comparison.attack} has no budgets; name an attack over budgets")
     for run in (name for pair in comparison.pairs for name in pair):
         need("comparison.pairs", "run", run, config.runs)
     if primary.factor is not None and primary.factor not in comparison.factors:

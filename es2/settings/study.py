@@ -33,13 +33,12 @@ class Primary(Row):
 
 class Comparison(Row):
     """At which budgets runs are compared: factors of the reference's half-compliance budget on validation, as the
-    search of `attack` found it.
+    search of each attack over budgets found it.
 
     `pairs`: runs compared beyond each with its parent and with the control on the same parent.
     """
 
     reference: Name
-    attack: Name
     factors: Strengths
     pairs: list[Annotated[list[Name], Field(min_length=2, max_length=2)]]
 

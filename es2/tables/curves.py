@@ -12,6 +12,9 @@ from es2.statistics import half_compliance_budget
 from es2.tables.verdicts import ATTACK, DIRECT, RUN, SHARES, Array, Settings, read_verdicts
 
 GROUP = [*RUN, "benchmark", "judge"]
+Budgets = Mapping[str, Mapping[str, list[float]]]
+"""Model -> attack -> the budgets of comparison, one for each of `Settings.factors`: equal budgets of two attacks are no
+equal pushes, so each is scaled to what it takes of the reference run."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class Curve:
         """Whether `budget` lies within the tested ones: a curve is never extended."""
         return bool(self.budgets[0] <= budget <= self.budgets[-1])
 
+    def fixed(self, budgets: "Budgets") -> list[float]:
+        """The budgets of comparison of this curve's model and attack; none where the reference was not attacked so."""
+        return budgets.get(self.model, {}).get(self.attack, [])
+
     def at(self, budget: float) -> pd.DataFrame:
         """Each prompt's shares at `budget`, linear between tested ones; index prompt_id, column cluster."""
         right = int(np.clip(np.searchsorted(self.budgets, budget), min(1, len(self.budgets) - 1), None))
@@ -61,6 +68,10 @@ class Curve:
         ends = [(k, w) for k, w in ((left, 1 - part), (right, part)) if w > 0]
         values = {name: sum(w * table[:, k] for k, w in ends) for name, table in self.shares.items()}
         return self.prompts.assign(**values)
+
+    def within(self, budget: float) -> pd.DataFrame:
+        """The same for an attacker who has `budget`: he need not spend more than the largest tested one."""
+        return self.at(min(budget, float(self.budgets[-1])))
 
     def only(self, ids: Sequence[str]) -> "Curve":
         """The curve on some of its prompts, in the order given."""
@@ -94,44 +105,36 @@ def _curve(
     return Curve(group, attack, fitted_on, np.asarray(budgets, dtype=float), prompts, shares)
 
 
-def budget_free(cells: pd.DataFrame, group: tuple[Any, ...]) -> list[tuple[pd.DataFrame, float]]:
-    """The adaptive attacks without a budget axis on a run and benchmark, each with its mean realised budget.
-
-    An attack whose realised budget is not told counts as above every budget.
-    """
+def budget_free(cells: pd.DataFrame, group: tuple[Any, ...]) -> list[pd.DataFrame]:
+    """The adaptive attacks without a budget axis on a run and benchmark; their strength is fixed in the config."""
     mine = cells[cells["budget"].isna() & (cells["fitted_on"] == "self") & (cells["control"] == "")]
     for column, value in zip(GROUP, group, strict=True):
         mine = mine[mine[column] == value]
-    found = []
-    for _, cell in mine.groupby(["attack", "setting"], sort=False):
-        realised = float(cell["realised"].mean())
-        found.append((cell, realised if np.isfinite(realised) else np.inf))
-    return found
+    return [cell for _, cell in mine.groupby(["attack", "setting"], sort=False)]
 
 
-def table_inputs(job: Any) -> tuple[pd.DataFrame, dict[str, list[float]], Settings]:
+def table_inputs(job: Any) -> tuple[pd.DataFrame, Budgets, Settings]:
     """Verdicts, budgets of comparison and settings: what the tables dsr, paired and robustness are made from.
 
-    `job` has Snakemake's named inputs `verdicts` and `searches` (the attackers' searches; may be empty) and params
-    `searches` (model, run, seed of each) and `cfg` (see `Settings`).
+    `job` has Snakemake's named inputs `verdicts` and `searches` (the attackers' searches on the reference run; may be
+    empty) and params `searches` (model, run, seed, attack of each) and `cfg` (see `Settings`).
     """
     settings = Settings.from_params(job.params.cfg)
     budgets = budgets_of_models(job.input.get("searches", []), job.params.get("searches", []), settings)
     return read_verdicts(job.input.verdicts), budgets, settings
 
 
-def budgets_of_models(
-    searches: Sequence[str | Path], rows: Sequence[Mapping[str, Any]], settings: Settings
-) -> dict[str, list[float]]:
-    """Model -> the budgets of comparison, from the searches of its reference run at its first seed.
+def budgets_of_models(searches: Sequence[str | Path], rows: Sequence[Mapping[str, Any]], settings: Settings) -> Budgets:
+    """The budgets of comparison, from the searches of each model's reference run at its first seed.
 
-    rows: model, run, seed of each file of `searches`; a model whose reference run was not searched has none.
+    rows: model, run, seed, attack of each file of `searches`.
     """
     mine = [(row["seed"], i) for i, row in enumerate(rows) if row["run"] == settings.reference]
-    found: dict[str, list[float]] = {}
+    found: dict[str, dict[str, list[float]]] = {}
     for _, i in sorted(mine):
-        if rows[i]["model"] not in found:
-            found[rows[i]["model"]] = fixed_budgets(pd.read_csv(searches[i]), settings.factors)
+        attacks = found.setdefault(rows[i]["model"], {})
+        if rows[i]["attack"] not in attacks:
+            attacks[rows[i]["attack"]] = fixed_budgets(pd.read_csv(searches[i]), settings.factors)
     return found
 
 

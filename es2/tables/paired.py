@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from es2.statistics import holm, paired_difference
-from es2.tables.curves import Curve, adaptive_curves
+from es2.tables.curves import Budgets, Curve, adaptive_curves
 from es2.tables.robustness import partner
 from es2.tables.verdicts import ATTACK, RUN, Settings, aimed_at, with_pool
 
@@ -20,7 +20,7 @@ MEASURES = ("refusal", "compliance")
 Row = dict[str, Any]
 
 
-def paired_table(verdicts: pd.DataFrame, budgets: Mapping[str, Sequence[float]], settings: Settings) -> pd.DataFrame:
+def paired_table(verdicts: pd.DataFrame, budgets: Budgets, settings: Settings) -> pd.DataFrame:
     """Difference run_a - run_b of refusal and of compliance under each attack, on the prompts both met.
 
     Each run is compared with its parent, with the control on the same parent, and with those that
@@ -90,7 +90,7 @@ def _head(cell: pd.DataFrame, other: str, where: Sequence[Any]) -> Row:
     }  # fmt: skip
 
 
-def _at_budgets(curves: Sequence[Curve], budgets: Mapping[str, Sequence[float]], settings: Settings) -> Iterator[Row]:
+def _at_budgets(curves: Sequence[Curve], budgets: Budgets, settings: Settings) -> Iterator[Row]:
     """Comparisons on the curves at the fixed budgets, where both were tested that far."""
     at = RUN.index("parent")
     parents = {curve.run: str(curve.group[at]) for curve in curves}
@@ -102,7 +102,7 @@ def _at_budgets(curves: Sequence[Curve], budgets: Mapping[str, Sequence[float]],
             if against is None:
                 continue
             names = {"run_a": curve.run, "run_b": other}
-            for factor, budget in zip(settings.factors, budgets.get(curve.model, ()), strict=False):
+            for factor, budget in zip(settings.factors, curve.fixed(budgets), strict=False):
                 if curve.covers(budget) and against.covers(budget):
                     a, b = curve.at(budget).reset_index(), against.at(budget).reset_index()
                     yield from _differences(a, b, head | names | {"budget": budget, "factor": factor}, settings)

@@ -1,12 +1,12 @@
 """`robustness.csv`: half-compliance budgets, their ratios, and DSR at fixed budgets (method.md §6)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
 from es2.statistics import half_budget_ratio, half_compliance_budget, interpolate_at_budget
-from es2.tables.curves import Curve, adaptive_curves
+from es2.tables.curves import Budgets, Curve, adaptive_curves
 from es2.tables.verdicts import ATTACK, RUN, Settings, aimed_at, with_pool
 
 COLUMNS = [
@@ -25,12 +25,10 @@ COLUMNS = [
 Row = dict[str, Any]
 
 
-def robustness_table(
-    verdicts: pd.DataFrame, budgets: Mapping[str, Sequence[float]], settings: Settings
-) -> pd.DataFrame:
+def robustness_table(verdicts: pd.DataFrame, budgets: Budgets, settings: Settings) -> pd.DataFrame:
     """The measures of every curve, a row each.
 
-    verdicts: from `read_verdicts`; budgets: model -> the fixed ones, one for each of `settings.factors`. A
+    verdicts: from `read_verdicts`; budgets: the fixed ones. A
     half-compliance budget that was not reached is `censored` with the value inf; a ratio is censored where
     either budget is, inf where the run's own is, NaN where the other is; `low` and `high` are then bounds.
     """
@@ -40,7 +38,7 @@ def robustness_table(
         rows += [
             _half(curve, settings),
             *_ratios(curve, curves, settings),
-            *_at(curve, budgets.get(curve.model, ()), settings),
+            *_at(curve, curve.fixed(budgets), settings),
         ]
     return pd.DataFrame(rows, columns=COLUMNS)
 

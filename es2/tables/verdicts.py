@@ -19,7 +19,7 @@ TEXT = ("run", "model", "method", "parent", "attack", "fitted_on", "setting", "c
         "prompt_id", "verdict", "judge")  # fmt: skip
 DIRECT = "direct"
 POOLED = "pooled"
-WORST = "worst_case"
+WORST, WORST_OF_ALL = "worst_case", "worst_case_all"
 LISTED = [
     *RUN,
     "benchmark",

@@ -257,6 +257,11 @@ def comparing(scope: str) -> list[tuple[dict, str]]:
     return [(row, bundle) for row, bundle in searched(scope) if study.fixes_budgets(bundle, row["run"])]
 
 
+def comparing_rows(scope: str) -> list[dict]:
+    """Whose search each of these is, with its attack."""
+    return [row | {"attack": study.config.bundles[bundle].attack} for row, bundle in comparing(scope)]
+
+
 def trial_searches() -> list[tuple[dict, str]]:
     """Of the trials of training settings, the attacker's searches."""
     return [(row, bundle) for row, bundle in searched(TRIALS.sweep) if is_trial(row)]

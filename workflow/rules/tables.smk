@@ -107,7 +107,7 @@ rule collect_dsr:
         runtime=30,
     params:
         cfg=study.comparisons(),
-        searches=lambda w: [row for row, _ in comparing(scope(w))],
+        searches=lambda w: comparing_rows(scope(w)),
         code=code("collect_dsr"),
     script:
         "../scripts/collect_dsr.py"
@@ -136,7 +136,7 @@ rule collect_robustness:
         runtime=30,
     params:
         cfg=study.comparisons(),
-        searches=lambda w: [row for row, _ in comparing(scope(w))],
+        searches=lambda w: comparing_rows(scope(w)),
         code=code("collect_robustness"),
     script:
         "../scripts/collect_robustness.py"
@@ -165,7 +165,7 @@ rule collect_paired:
         runtime=30,
     params:
         cfg=study.comparisons(),
-        searches=lambda w: [row for row, _ in comparing(scope(w))],
+        searches=lambda w: comparing_rows(scope(w)),
         code=code("collect_paired"),
     script:
         "../scripts/collect_paired.py"
