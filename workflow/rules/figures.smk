@@ -244,6 +244,35 @@ rule plot_balance:
         "../scripts/plot_balance.py"
 
 
+rule plot_contest:
+    """What each run holds against every adaptive attack, and what that costs."""
+    input:
+        contest="<results>/tables/{sweep}contest.csv",
+    output:
+        svg=report(
+            "<results>/figures/{sweep}contest.{model}.svg",
+            caption="../report/contest.rst",
+            category="Figures",
+            subcategory="{model}",
+            labels={"figure": "contest"},
+        ),
+        png="<results>/figures/{sweep}contest.{model}.png",
+    log:
+        "<logs>/plot_contest/{sweep}{model}.log",
+    benchmark:
+        "<timings>/plot_contest/{sweep}{model}.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg=study_of,
+        code=code("plot_contest"),
+    script:
+        "../scripts/plot_contest.py"
+
+
 rule plot_cost:
     """Time by rule."""
     input:

@@ -1,0 +1,121 @@
+"""`contest.csv`: how each run holds against all adaptive attacks, and what that cost (method.md sections 5 to 8).
+
+A run competes if it keeps to the bounds that trials keep to, here on test prompts. Budgets of two attacks are no equal
+pushes, so a run's half-compliance budget counts in multiples of its parent's under the same attack, and of several
+attacks the one that it holds worst.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from es2.reporting import (
+    Measure,
+    Study,
+    budget_attacks,
+    direct_cells,
+    half_budget,
+    on_benchmarks,
+    one_seed,
+    pooled,
+    robustness_measure,
+    rows,
+    seeds,
+)
+from es2.tables.verdicts import RUN, WORST, WORST_OF_ALL
+
+COLUMNS = [*RUN, "measure", "attack", "factor", "value", "low", "high", "censored", "bound", "kept"]
+Row = dict[str, Any]
+
+
+def contest_table(
+    dsr: pd.DataFrame, robustness: pd.DataFrame, training: pd.DataFrame, study: Study, bounds: Mapping[str, float]
+) -> pd.DataFrame:
+    """A row a run, seed, measure and attack, of one model's trained runs. All tables are of the same scope.
+
+    bounds: `kl_heldout`, `plain_refused`, `plain_degenerate`; `bound` and `kept` are empty where a measure has none.
+    """
+    out: list[Row] = []
+    names = rows(dsr, study).drop_duplicates(["run", "seed"]).set_index(["run", "seed"])
+    for run in (run for run in study.runs if run != study.base):
+        for seed in seeds(rows(dsr, study), run):
+            about = names.loc[(run, seed)]
+            head = {"run": run, "model": study.model, "method": about["method"], "parent": about["parent"]}
+            costs = list(_costs(dsr, training, study, run, seed, bounds))
+            told = [row["kept"] for row in costs if "kept" in row]
+            competes = _row("competes", Measure(float(all(told)))) | {"kept": all(told)}
+            found = [*costs, competes, *_free(dsr, study, run, seed), *_budgets(dsr, robustness, study, run, seed)]
+            out += [head | {"seed": seed} | row for row in [*found, *_worst(dsr, study, run, seed)]]
+    return pd.DataFrame(out, columns=COLUMNS)
+
+
+def _row(measure: str, found: Measure, attack: str = "", factor: float = math.nan) -> Row:
+    told = {"value": math.inf if found.censored else found.value, "low": found.low, "high": found.high}
+    return {"measure": measure, "attack": attack, "factor": factor, **told, "censored": found.censored}
+
+
+def _costs(
+    dsr: pd.DataFrame, training: pd.DataFrame, study: Study, run: str, seed: int, bounds: Mapping[str, float]
+) -> Iterator[Row]:
+    """KL on held-out harmless prompts, harmless requests refused, degenerate answers to plain ones; without attack."""
+    watched = rows(training, study, run=run, seed=seed)
+    watched = watched[watched["kl_heldout"].notna() & watched["kept"].astype(bool)]
+    measures = {"kl_heldout": Measure(float(watched["kl_heldout"].iloc[-1])) if len(watched) else Measure()}
+    plain = pooled(direct_cells(dsr, study, run, seed, (study.plain,)))
+    measures |= {"plain_refused": plain["refusal"], "plain_degenerate": plain["degenerate"]}
+    looking = pooled(direct_cells(dsr, study, run, seed, (study.look_dangerous,)))
+    measures["look_dangerous_refused"] = looking["refusal"]
+    for name, found in measures.items():
+        bound = {"bound": bounds[name], "kept": found.value <= bounds[name]} if name in bounds else {}
+        yield _row(name, found) | bound
+
+
+def _free(dsr: pd.DataFrame, study: Study, run: str, seed: int) -> Iterator[Row]:
+    """DSR on the harmful tests pooled, under the direct request and the attacks without a budget."""
+    cells = rows(dsr, study, split="test")
+    cells = cells[cells["budget"].isna() & cells["fitted_on"].isin(("", "self"))]
+    for attack in dict.fromkeys(cells["attack"]):
+        mine = on_benchmarks(one_seed(cells[cells["attack"] == attack], run, seed), study, study.harmful)
+        if len(mine) and attack not in (WORST, WORST_OF_ALL) and not attack.endswith(("_random", "_shuffled")):
+            yield _row("dsr", pooled(mine)["refusal"], attack)
+
+
+def _budgets(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study, run: str, seed: int) -> Iterator[Row]:
+    """Under each attack over budgets the half-compliance budget, its ratio to the parent's, and how harmless prompts
+    fare under the edit at that budget; of the ratios the least."""
+    ratios = {}
+    for attack in budget_attacks(robustness, study):
+        half = half_budget(robustness, dsr, study, run, seed, attack)
+        if not half.known:
+            continue
+        yield _row("half_compliance_budget", half, attack)
+        yield _row("plain_degenerate_at_half", _harmless(dsr, study, run, seed, attack, half.value), attack)
+        ratio = robustness_measure(robustness, study, run, seed, "half_compliance_ratio_to_parent", attack=attack)
+        if run == study.parent:
+            ratio = Measure(1.0, 1.0, 1.0)
+        if ratio.known or ratio.censored:
+            ratios[attack] = ratio
+            yield _row("half_compliance_ratio", ratio, attack)
+    if ratios:
+        weakest = min(ratios, key=lambda attack: ratios[attack].value)
+        yield _row("least_half_compliance_ratio", ratios[weakest], weakest)
+
+
+def _harmless(dsr: pd.DataFrame, study: Study, run: str, seed: int, attack: str, budget: float) -> Measure:
+    """Degenerate share of the answers to plain prompts under an attack's edit, linear between the tested budgets."""
+    cells = rows(dsr, study, attack=attack, fitted_on="self", split="test", benchmark=study.plain)
+    cells = one_seed(cells, run, seed).sort_values("budget")
+    if cells.empty or not cells["budget"].min() <= budget <= cells["budget"].max():
+        return Measure()
+    return Measure(float(np.interp(budget, cells["budget"], cells["degenerate"])))
+
+
+def _worst(dsr: pd.DataFrame, study: Study, run: str, seed: int) -> Iterator[Row]:
+    """Robust DSR: refused under every attack over budgets, and under every attack, at each factor."""
+    for attack in (WORST, WORST_OF_ALL):
+        cells = one_seed(rows(dsr, study, attack=attack, benchmark="pooled", split="test"), run, seed)
+        for row in cells.sort_values("factor").itertuples():
+            yield _row("robust_dsr", Measure(row.dsr, row.dsr_low, row.dsr_high), attack, row.factor)

@@ -1,0 +1,19 @@
+"""How each run holds against all adaptive attacks, and at what cost: tables/<sweep>/contest.csv.
+
+input: dsr, robustness, training (csvs of the sweep); params: studies (list of dicts, see es2.reporting.Study), bounds;
+output: table (csv).
+"""
+
+import pandas as pd
+
+from es2.files import write_csv
+from es2.reporting import Study, read_table
+from es2.scripting import job
+from es2.tables.contest import contest_table
+
+with job(snakemake):
+    source = snakemake.input
+    tables = [read_table(path) for path in (source.dsr, source.robustness, source.training)]
+    studies = [Study.from_params(cfg) for cfg in snakemake.params.studies]
+    found = [contest_table(*tables, study, snakemake.params.bounds) for study in studies]
+    write_csv(pd.concat(found, ignore_index=True), snakemake.output.table)
