@@ -87,7 +87,7 @@ def bootstrap_mean(
     column = np.asarray(values, dtype=np.float64)[:, None]
     if not np.isfinite(column).any():
         return Interval(np.nan, np.nan, np.nan)
-    return _interval(resampled_means(column, clusters, n_resamples, seed)[:, 0])
+    return percentile_interval(resampled_means(column, clusters, n_resamples, seed)[:, 0])
 
 
 def paired_difference(
@@ -110,7 +110,7 @@ def paired_difference(
     n = int(whole.sum())
     if n == 0:
         return PairedDifference(np.nan, np.nan, np.nan, np.nan, 0)
-    index = _cluster_index(clusters, len(first))[whole]
+    index = cluster_index(clusters, len(first))[whole]
     first, second = first[whole], second[whole]
     interval = bootstrap_mean(first - second, index.tolist(), n_resamples, seed)
     binary = bool(np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all())
@@ -144,8 +144,8 @@ def half_compliance_budget(
     for each prompt. The direct request, where it is there, is the column of budget 0. A curve that begins at
     or above one half has its first budget as its value.
     """
-    grid, table = _checked_curve(budgets, compliance)
-    values = _half_budgets(grid, resampled_means(table, clusters, n_resamples, seed))
+    grid, table = checked_curve(budgets, compliance)
+    values = half_budgets(grid, resampled_means(table, clusters, n_resamples, seed))
     low, high = _percentiles(values[1:])
     return HalfBudget(float(values[0]), low, high, bool(np.isinf(values[0])))
 
@@ -163,12 +163,17 @@ def half_budget_ratio(
 
     Arguments as in `half_compliance_budget`; the budgets of the two runs may differ.
     """
-    grid_a, table_a = _checked_curve(budgets_a, compliance_a)
-    grid_b, table_b = _checked_curve(budgets_b, compliance_b)
+    grid_a, table_a = checked_curve(budgets_a, compliance_a)
+    grid_b, table_b = checked_curve(budgets_b, compliance_b)
     if len(table_a) != len(table_b):
         raise ValueError(f"paired curves need the same prompts, not {len(table_a)} and {len(table_b)}")
-    half_a = _half_budgets(grid_a, resampled_means(table_a, clusters, n_resamples, seed))
-    half_b = _half_budgets(grid_b, resampled_means(table_b, clusters, n_resamples, seed))
+    half_a = half_budgets(grid_a, resampled_means(table_a, clusters, n_resamples, seed))
+    half_b = half_budgets(grid_b, resampled_means(table_b, clusters, n_resamples, seed))
+    return ratio_of_halves(grid_a, half_a, grid_b, half_b)
+
+
+def ratio_of_halves(grid_a: Array, half_a: Array, grid_b: Array, half_b: Array) -> HalfBudgetRatio:
+    """The ratio from the two runs' half-compliance budgets [1 + R], the data's own first."""
     with np.errstate(divide="ignore", invalid="ignore"):
         least = np.nan_to_num(np.minimum(half_a, grid_a[-1]) / half_b, nan=0.0, posinf=np.inf)
         most = np.nan_to_num(half_a / np.minimum(half_b, grid_b[-1]), nan=np.inf, posinf=np.inf)
@@ -190,15 +195,15 @@ def interpolate_at_budget(
 
     Linear between the tested budgets [B]; all NaN outside the tested range: a curve is never extended.
     """
-    grid, table = _checked_curve(budgets, values)
+    grid, table = checked_curve(budgets, values)
     if not grid[0] <= at <= grid[-1]:
         return Interval(np.nan, np.nan, np.nan)
     curves = resampled_means(table, clusters, n_resamples, seed)
     right = int(np.clip(np.searchsorted(grid, at), 1, max(1, len(grid) - 1)))
     if len(grid) == 1:
-        return _interval(curves[:, 0])
+        return percentile_interval(curves[:, 0])
     share = (at - grid[right - 1]) / (grid[right] - grid[right - 1])
-    return _interval(curves[:, right - 1] * (1 - share) + curves[:, right] * share)
+    return percentile_interval(curves[:, right - 1] * (1 - share) + curves[:, right] * share)
 
 
 def resampled_means(table: Array, clusters: Sequence[Any] | None, n_resamples: int, seed: int) -> Array:
@@ -206,7 +211,7 @@ def resampled_means(table: Array, clusters: Sequence[Any] | None, n_resamples: i
 
     NaN entries are left out; a mean over no entry is NaN.
     """
-    index = _cluster_index(clusters, len(table))
+    index = cluster_index(clusters, len(table))
     n_clusters = int(index.max()) + 1
     there = np.isfinite(table)
     sums, counts = np.zeros((n_clusters, table.shape[1])), np.zeros((n_clusters, table.shape[1]))
@@ -219,7 +224,7 @@ def resampled_means(table: Array, clusters: Sequence[Any] | None, n_resamples: i
     return means
 
 
-def _cluster_index(clusters: Sequence[Any] | None, n: int) -> npt.NDArray[np.intp]:
+def cluster_index(clusters: Sequence[Any] | None, n: int) -> npt.NDArray[np.intp]:
     """Cluster of every prompt as an index from 0 [n]; each prompt is its own where no clusters are given."""
     if clusters is None:
         return np.arange(n)
@@ -237,12 +242,12 @@ def _percentiles(draws: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _interval(means: Array) -> Interval:
+def percentile_interval(means: Array) -> Interval:
     """Point figure (row 0) and percentile interval (the other rows)."""
     return Interval(float(means[0]), *_percentiles(means[1:]))
 
 
-def _checked_curve(budgets: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Array, Array]:
+def checked_curve(budgets: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Array, Array]:
     """Budgets [B] and values [n, B] as arrays; ValueError unless budgets ascend and every one has a value."""
     grid, table = np.asarray(budgets, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if grid.ndim != 1 or table.ndim != 2 or table.shape[1] != len(grid) or table.size == 0:
@@ -255,7 +260,7 @@ def _checked_curve(budgets: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Array
     return grid, table
 
 
-def _half_budgets(grid: Array, curves: Array) -> Array:
+def half_budgets(grid: Array, curves: Array) -> Array:
     """First budget [R] at which each of `curves` [R, B] reaches one half, inf where none does."""
     # Sums of weights times 0/1 are exact, but a share of one half may come out an ulp below it.
     reached = curves >= 0.5 - 1e-12

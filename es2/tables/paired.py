@@ -18,6 +18,7 @@ COLUMNS = [
 ]  # fmt: skip
 MEASURES = ("refusal", "compliance")
 Row = dict[str, Any]
+Pair = tuple[pd.DataFrame, pd.DataFrame, Row]
 
 
 def paired_table(verdicts: pd.DataFrame, budgets: Budgets, settings: Settings) -> pd.DataFrame:
@@ -29,14 +30,32 @@ def paired_table(verdicts: pd.DataFrame, budgets: Budgets, settings: Settings) -
     first. `primary` marks the one endpoint of the config: its p value stands as it is, all others are
     adjusted together.
     """
+    rows = [
+        head | {"measure": measure} | _difference(both, measure, settings)
+        for head, both in comparisons(verdicts, budgets, settings)
+        for measure in MEASURES
+    ]
+    return adjusted(pd.DataFrame(rows, columns=COLUMNS), settings)
+
+
+def comparisons(verdicts: pd.DataFrame, budgets: Budgets, settings: Settings) -> Iterator[tuple[Row, pd.DataFrame]]:
+    """Each comparison: who (run ... seed, run_a, run_b, attack, fitted_on, benchmark, judge, budget, factor), and the
+    shares of both runs on the prompts that both met (columns prompt_id, cluster, `refusal_a`, `refusal_b`, ...)."""
     cells = aimed_at(with_pool(verdicts, settings.harmful), settings.harmful)
-    rows = [*_free(cells, settings), *_at_budgets(adaptive_curves(cells), budgets, settings)]
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    table["primary"] = _is_primary(table, dict(settings.primary))
+    columns = ["prompt_id", "cluster", *MEASURES]
+    for a, b, head in [*_free(cells, settings), *_at_budgets(adaptive_curves(cells), budgets, settings)]:
+        both = a[columns].merge(b[columns].drop(columns="cluster"), on="prompt_id", suffixes=("_a", "_b"))
+        if len(both):
+            yield head, both
+
+
+def adjusted(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """The table with `primary` and `p_adjusted`: Holm over all rows but the primary endpoint's."""
+    table = table.assign(primary=_is_primary(table, dict(settings.primary)))
     rest = ~table["primary"].to_numpy(bool)
-    adjusted = table["p"].to_numpy(float).copy()
-    adjusted[rest] = holm(adjusted[rest])
-    return table.assign(p_adjusted=adjusted)
+    p = table["p"].to_numpy(float).copy()
+    p[rest] = holm(p[rest])
+    return table.assign(p_adjusted=p)
 
 
 def _is_primary(table: pd.DataFrame, primary: Mapping[str, Any]) -> "pd.Series[bool]":
@@ -56,7 +75,7 @@ def compared_with(run: str, parent: str, parents: Mapping[str, str], settings: S
     return [b for b in dict.fromkeys([parent, *sibling, *named]) if b not in ("", run)]
 
 
-def _free(cells: pd.DataFrame, settings: Settings) -> Iterator[Row]:
+def _free(cells: pd.DataFrame, settings: Settings) -> Iterator[Pair]:
     """Comparisons under attacks without a budget axis, controls left out."""
     cells = cells[cells["budget"].isna() & (cells["control"] == "")]
     parents = dict(zip(cells["run"], cells["parent"], strict=True))
@@ -71,7 +90,7 @@ def _free(cells: pd.DataFrame, settings: Settings) -> Iterator[Row]:
             for setting, cell in own.items():
                 against = _same_setting(setting, own, theirs)
                 if against is not None:
-                    yield from _differences(cell, against, _head(cell, other, where), settings)
+                    yield cell, against, _head(cell, other, where)
 
 
 def _same_setting(
@@ -90,7 +109,7 @@ def _head(cell: pd.DataFrame, other: str, where: Sequence[Any]) -> Row:
     }  # fmt: skip
 
 
-def _at_budgets(curves: Sequence[Curve], budgets: Budgets, settings: Settings) -> Iterator[Row]:
+def _at_budgets(curves: Sequence[Curve], budgets: Budgets, settings: Settings) -> Iterator[Pair]:
     """Comparisons on the curves at the fixed budgets, where both were tested that far."""
     at = RUN.index("parent")
     parents = {curve.run: str(curve.group[at]) for curve in curves}
@@ -105,22 +124,10 @@ def _at_budgets(curves: Sequence[Curve], budgets: Budgets, settings: Settings) -
             for factor, budget in zip(settings.factors, curve.fixed(budgets), strict=False):
                 if curve.covers(budget) and against.covers(budget):
                     a, b = curve.at(budget).reset_index(), against.at(budget).reset_index()
-                    yield from _differences(a, b, head | names | {"budget": budget, "factor": factor}, settings)
+                    yield a, b, head | names | {"budget": budget, "factor": factor}
 
 
-def _differences(a: pd.DataFrame, b: pd.DataFrame, head: Row, settings: Settings) -> Iterator[Row]:
-    columns = ["prompt_id", "cluster", *MEASURES]
-    both = a[columns].merge(b[columns], on="prompt_id", suffixes=("_a", "_b"))
-    if both.empty:
-        return
-    for measure in MEASURES:
-        first, second = (both[f"{measure}_{side}"].to_numpy(float) for side in "ab")
-        found = paired_difference(first, second, both["cluster_a"].tolist(), settings.resamples, settings.seed)
-        told = {
-            "difference": found.difference,
-            "low": found.low,
-            "high": found.high,
-            "p": found.p,
-            "n": found.n,
-        }
-        yield head | {"measure": measure} | told
+def _difference(both: pd.DataFrame, measure: str, settings: Settings) -> Row:
+    first, second = (both[f"{measure}_{side}"].to_numpy(float) for side in "ab")
+    found = paired_difference(first, second, both["cluster"].tolist(), settings.resamples, settings.seed)
+    return {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p, "n": found.n}

@@ -171,6 +171,35 @@ rule collect_paired:
         "../scripts/collect_paired.py"
 
 
+rule collect_seeds:
+    """The same over several trainings, prompts and trainings both drawn; empty where each run has one seed."""
+    input:
+        verdicts=lambda w: verdicts(scope(w)),
+        searches=lambda w: search_tables(comparing(scope(w))),
+    output:
+        table=report(
+            "<results>/tables/{sweep}seeds.csv",
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"table": "seeds"},
+        ),
+    log:
+        "<logs>/collect_seeds/{sweep}all.log",
+    benchmark:
+        "<timings>/collect_seeds/{sweep}all.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg=study.comparisons(),
+        searches=lambda w: comparing_rows(scope(w)),
+        code=code("collect_seeds"),
+    script:
+        "../scripts/collect_seeds.py"
+
+
 rule collect_ability:
     """Ability, drift and over-refusal of every run, against its base and its parent."""
     input:

@@ -1,0 +1,88 @@
+"""Statistics over several trainings: prompts and trainings are both drawn (method.md section 7)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from es2.statistics import (
+    RESAMPLES,
+    Array,
+    HalfBudgetRatio,
+    PairedDifference,
+    checked_curve,
+    cluster_index,
+    half_budgets,
+    percentile_interval,
+    ratio_of_halves,
+)
+
+
+def seeded_difference(
+    differences: npt.ArrayLike,
+    clusters: Sequence[Any] | None = None,
+    n_resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> PairedDifference:
+    """Mean of paired differences [S, n] over S trainings and n prompts, both drawn anew in every resample.
+
+    The design is crossed: every training met the same prompts, so that a resample draws trainings and clusters of
+    prompts independently (a bootstrap over both levels; Owen 2007, "The pigeonhole bootstrap"). The p value is twice
+    the smaller share of resamples on either side of zero. `n` counts prompts. With few trainings the interval is still
+    narrow for what it claims: S draws cannot show how rare a bad one is.
+    """
+    table = np.asarray(differences, dtype=np.float64)
+    if table.ndim != 2:
+        raise ValueError(f"differences of trainings must have the shape [S, n], not {table.shape}")
+    means = seeded_means(table[:, :, None], clusters, n_resamples, seed)[:, 0]
+    interval = percentile_interval(means)
+    draws = means[1:][np.isfinite(means[1:])]
+    tails = min((draws <= 0).sum(), (draws >= 0).sum())
+    p = min(1.0, 2 * (1 + tails) / (1 + len(draws))) if len(draws) else np.nan
+    return PairedDifference(interval.value, interval.low, interval.high, p, int(np.isfinite(table).any(axis=0).sum()))
+
+
+def seeded_means(tables: Array, clusters: Sequence[Any] | None, n_resamples: int = RESAMPLES, seed: int = 0) -> Array:
+    """Means [1 + n_resamples, B] of `tables` [S, n, B] over trainings and prompts: the data's own, then resamples'.
+
+    See `seeded_difference`. NaN entries are left out.
+    """
+    index = cluster_index(clusters, tables.shape[1])
+    n_clusters, n_seeds = int(index.max()) + 1, len(tables)
+    there = np.isfinite(tables)
+    sums = np.zeros((n_seeds, n_clusters, tables.shape[2]))
+    counts = np.zeros_like(sums)
+    for place in range(n_seeds):
+        np.add.at(sums[place], index, np.where(there[place], tables[place], 0.0))
+        np.add.at(counts[place], index, there[place].astype(np.float64))
+    random = np.random.default_rng(seed)
+    prompts = random.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), n_resamples)
+    trainings = random.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), n_resamples)
+    prompts, trainings = np.vstack([np.ones((1, n_clusters)), prompts]), np.vstack([np.ones((1, n_seeds)), trainings])
+    with np.errstate(invalid="ignore"):
+        means: Array = np.einsum("rs,rc,scb->rb", trainings, prompts, sums, optimize=True) / np.einsum(
+            "rs,rc,scb->rb", trainings, prompts, counts, optimize=True
+        )
+    return means
+
+
+def seeded_half_budget_ratio(
+    budgets_a: npt.ArrayLike,
+    compliance_a: npt.ArrayLike,
+    budgets_b: npt.ArrayLike,
+    compliance_b: npt.ArrayLike,
+    clusters: Sequence[Any] | None = None,
+    n_resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> HalfBudgetRatio:
+    """`half_budget_ratio` of the curves' means over trainings, which are drawn anew too: compliance [S, n, B]."""
+    grids, halves = [], []
+    for budgets, compliance in ((budgets_a, compliance_a), (budgets_b, compliance_b)):
+        tables = np.asarray(compliance, dtype=np.float64)
+        if tables.ndim != 3:
+            raise ValueError(f"curves of trainings must have the shape [S, n, B], not {tables.shape}")
+        grid, _ = checked_curve(budgets, tables.reshape(-1, tables.shape[2]))
+        grids.append(grid)
+        halves.append(half_budgets(grid, seeded_means(tables, clusters, n_resamples, seed)))
+    return ratio_of_halves(grids[0], halves[0], grids[1], halves[1])
