@@ -1,4 +1,4 @@
-"""`seeds.csv`: differences between runs over several trainings; prompts and trainings are drawn (method.md section 7)."""
+"""`seeds.csv`: differences between runs over several trainings, drawn like the prompts (method.md section 7)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
