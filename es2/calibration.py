@@ -58,7 +58,7 @@ def agreement(found: pd.DataFrame, judge: Judge, seed: int = 0) -> pd.DataFrame:
         cells = found.assign(label=label)[label != ""]
         groups = [*cells.groupby("source_model", sort=False), (POOLED, cells)]
         for name, cell in groups:
-            kappa, low, high = _kappas(cell, seed)
+            kappa, low, high = kappas(cell, seed)
             told = {"n": len(cell), "accuracy": float((cell["label"] == cell["verdict"]).mean())}
             about = {"judge": judge.kind, "version": judge.version, "source_model": name, "mapping": mapping}
             rows.append(about | told | {"kappa": kappa, "kappa_low": low, "kappa_high": high})
@@ -78,7 +78,7 @@ def _kappa(tables: Array) -> Array:
     return np.where(chance < 1, (observed - chance) / np.where(chance < 1, 1 - chance, 1), 1.0)
 
 
-def _kappas(cell: pd.DataFrame, seed: int) -> tuple[float, float, float]:
+def kappas(cell: pd.DataFrame, seed: int) -> tuple[float, float, float]:
     """Kappa and the ends of its interval."""
     names = sorted({*cell["label"], *cell["verdict"]})
     code = {name: place for place, name in enumerate(names)}
