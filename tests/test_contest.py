@@ -8,7 +8,7 @@ import synthetic
 from synthetic import Truth
 
 from es2.plots.contest import contest_figure
-from es2.tables.contest import contest_table
+from es2.tables.contest import contest_table, shown_contest, to_markdown
 
 BOUNDS = {"kl_heldout": 0.05, "plain_refused": 0.1, "plain_degenerate": 0.02}
 TRUTH = Truth(half=(0.004, 0.018, 0.0185, 0.3), plain=(0.0, 0.08, 0.2, 0.04), kl=(0.9, 0.03, 0.0006, 0.021))
@@ -102,3 +102,28 @@ def test_a_study_without_attacks_still_has_a_figure() -> None:
     assert empty.empty
     texts = [text.get_text() for panel in contest_figure(empty, alone.study()).axes for text in panel.texts]
     assert texts == ["not measured"] * 3
+
+
+def test_the_contest_as_it_is_read() -> None:
+    table = contest_table(*tables(), TRUTH.study(), BOUNDS)
+    head, body = shown_contest(table, TRUTH.study())
+    assert head == ["", "refusal SFT", "hold", "ES2"]
+    text = {row[0]: row[1:] for row in body}
+    assert list(text)[:3] == ["KL to own parent", "plain requests refused", "look-dangerous requests refused"]
+    assert text["KL to own parent"] == ["0.030", "0.001", "0.021"]
+    assert text["half-compliance budget, activation addition"][2] == "0.030 [0.027, 0.033]"
+    assert text["half-compliance budget, adaptive SCAV"][2].endswith("(never)")
+    assert text["half-compliance budget over the parent's, activation addition"] == [
+        "1.00 [1.00, 1.00]", "0.50 [0.45, 0.55]", "1.50 [1.35, 1.65]",
+    ]  # fmt: skip
+    assert len([name for name in text if name.startswith("robust DSR")]) == 1
+    lines = to_markdown([table], [TRUTH.study()]).splitlines()
+    assert lines[2] == "|  | refusal SFT | hold | ES2 |"
+    assert len(lines) == 4 + len(body)
+
+
+def test_what_was_not_tried_on_a_run_is_not_measured() -> None:
+    table = contest_table(*tables(), TRUTH.study(), BOUNDS)
+    table = table[~((table["run"] == "hold") & (table["attack"] == "ablation"))]
+    text = {row[0]: row[1:] for row in shown_contest(table, TRUTH.study())[1]}
+    assert text["DSR, direction ablation"][1] == "not measured"

@@ -6,13 +6,14 @@ attacks the one that it holds worst.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from es2.reporting import (
+    ATTACK_NAMES,
     Measure,
     Study,
     budget_attacks,
@@ -28,6 +29,18 @@ from es2.reporting import (
 from es2.tables.verdicts import RUN, WORST, WORST_OF_ALL
 
 COLUMNS = [*RUN, "measure", "attack", "factor", "value", "low", "high", "censored", "bound", "kept"]
+SHOWN = {
+    "kl_heldout": "KL to own parent",
+    "plain_refused": "plain requests refused",
+    "look_dangerous_refused": "look-dangerous requests refused",
+    "dsr": "DSR",
+    "half_compliance_budget": "half-compliance budget",
+    "half_compliance_ratio": "half-compliance budget over the parent's",
+    "plain_degenerate_at_half": "plain answers degenerate at that budget",
+    "robust_dsr": "robust DSR",
+}
+"""The measures that a reader is shown, in this order, with their words; after a comma stands the attack."""
+THREE_DIGITS = ("kl_heldout", "half_compliance_budget")
 Row = dict[str, Any]
 
 
@@ -119,3 +132,43 @@ def _worst(dsr: pd.DataFrame, study: Study, run: str, seed: int) -> Iterator[Row
         cells = one_seed(rows(dsr, study, attack=attack, benchmark="pooled", split="test"), run, seed)
         for row in cells.sort_values("factor").itertuples():
             yield _row("robust_dsr", Measure(row.dsr, row.dsr_low, row.dsr_high), attack, row.factor)
+
+
+def shown_contest(contest: pd.DataFrame, study: Study) -> tuple[list[str], list[list[str]]]:
+    """The contest as it is read, at each run's first seed: a head and rows of text, a column a run, a row a measure.
+
+    What only some runs have (an attack that was not tried on them) is told as not measured.
+    """
+    mine = contest[(contest["model"] == study.model) & contest["run"].isin(study.runs)]
+    mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")]
+    runs = [run for run in study.runs if run in set(mine["run"])]
+    cells = {(row.run, row.measure, row.attack, row.factor): row for row in mine.fillna({"factor": 1}).itertuples()}
+    keys = dict.fromkeys(key[1:] for key in cells if key[1] in SHOWN and key[3] == 1)
+    body = []
+    for measure, attack, factor in sorted(keys, key=lambda key: list(SHOWN).index(key[0])):
+        found = [cells.get((run, measure, attack, factor)) for run in runs]
+        body.append([_name(measure, attack), *(Measure().text() if row is None else _text(row) for row in found)])
+    return ["", *(study.label(run) for run in runs)], body
+
+
+def to_markdown(contests: Sequence[pd.DataFrame], studies: Sequence[Study]) -> str:
+    """The contests of several models as Markdown tables."""
+    parts = []
+    for contest, study in zip(contests, studies, strict=True):
+        head, body = shown_contest(contest, study)
+        lines = [f"| {' | '.join(row)} |" for row in (head, *body)]
+        parts += [f"{study.label(study.model)}:", "", lines[0], "|" + "---|" * len(head), *lines[1:], ""]
+    return "\n".join(parts)
+
+
+def _name(measure: str, attack: str) -> str:
+    worst = {WORST: "attacks over budgets", WORST_OF_ALL: "all attacks"}
+    name = worst.get(attack) or ATTACK_NAMES.get(attack, attack.replace("_", " "))
+    return f"{SHOWN[measure]}, {name}" if attack else SHOWN[measure]
+
+
+def _text(row: Any) -> str:
+    digits = 3 if row.measure in THREE_DIGITS else 2
+    if math.isinf(row.value):
+        return f"> {row.low:.{digits}f} (never)"
+    return Measure(row.value, row.low, row.high).text(digits)

@@ -275,6 +275,7 @@ rule collect_contest:
             category="Tables",
             labels={"table": "contest"},
         ),
+        page="<results>/tables/{sweep}contest.md",
     log:
         "<logs>/collect_contest/{sweep}all.log",
     benchmark:

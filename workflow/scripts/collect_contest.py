@@ -1,15 +1,15 @@
 """How each run holds against all adaptive attacks, and at what cost: tables/<sweep>/contest.csv.
 
 input: dsr, robustness, training (csvs of the sweep); params: studies (list of dicts, see es2.reporting.Study), bounds;
-output: table (csv).
+output: table (csv), page (the same as Markdown tables to read, one a model).
 """
 
 import pandas as pd
 
-from es2.files import write_csv
+from es2.files import write_csv, write_text
 from es2.reporting import Study, read_table
 from es2.scripting import job
-from es2.tables.contest import contest_table
+from es2.tables.contest import contest_table, to_markdown
 
 with job(snakemake):
     source = snakemake.input
@@ -17,3 +17,4 @@ with job(snakemake):
     studies = [Study.from_params(cfg) for cfg in snakemake.params.studies]
     found = [contest_table(*tables, study, snakemake.params.bounds) for study in studies]
     write_csv(pd.concat(found, ignore_index=True), snakemake.output.table)
+    write_text(snakemake.output.page, to_markdown(found, studies))
