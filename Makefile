@@ -13,7 +13,8 @@ CORES ?= all
 CONFIG ?=
 BIN := $(VENV)/bin
 REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts cost
-RELEASED := dose_response refusal_balance
+RELEASED := dose_response refusal_balance contest
+SWEPT := dsr.csv robustness.csv contest.csv contest.md separability.csv settings.csv
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
 help: ## Say what there is
@@ -52,9 +53,11 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	cp results/default/figures/*.svg docs/reference/
 	for sweep in $(RELEASED); do \
 	  mkdir -p docs/reference/$$sweep; \
-	  cp $(foreach table,dsr robustness separability,results/default/tables/$$sweep/$(table).csv) docs/reference/$$sweep/; \
+	  cp $(foreach table,$(SWEPT),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	  cp results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
+	mkdir -p docs/reference/trials
+	cp results/default/tables/trials/*.csv docs/reference/trials/
 
 clean: ## Remove the environment and everything that a study made
 	rm -rf $(VENV) .snakemake resources logs
