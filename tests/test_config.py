@@ -110,6 +110,10 @@ MISTAKES = [
     ("sources/adv_bench/kind", "weel", "sources.adv_bench.kind: 'weel' is not known; did you mean wheel?"),
     ("sources/adv_bench/sha256", "abc", "sources.adv_bench.sha256: 'abc' is not of the form"),
     ("sources/adv_bench/member", DELETE, "sources.adv_bench.member: this key is missing"),
+    ("sources/adv_bench/where", {}, "sources.adv_bench.where: it has 0 entries; give at least 1"),
+    ("sources/adv_bench/where", {"label": 1}, "sources.adv_bench.where.label: 1 does not fit"),
+    ("sources/mine", {"kind": "github", "repo": "set"}, "sources.mine.repo: 'set' is not of the form"),
+    ("sources/mine", {"kind": "github", "repo": "a/b", "revision": "main"}, "sources.mine.revision: 'main' is not"),
     ("sources/adv_bench/sha265", "abc", "sources.adv_bench.sha265: there is no such key; did you mean sha256?"),
     ("models/smollm2_135m/source", "smollm", "models.smollm2_135m: there is no source 'smollm'"),
     ("models/smollm2_135m/format", "ggml", "models.smollm2_135m.format: 'ggml' is not known; did you mean gguf?"),
@@ -151,6 +155,20 @@ def test_every_config_file_reads(name):
     for run in study.all_runs():
         if study.trained(run):
             assert study.training(run)["batch"]
+
+
+def test_the_benchmarks_are_test_sets_at_commits_and_the_direct_request_asks_each():
+    study = read_study(load("config.yaml", "benchmarks.yaml"))
+    added = load("benchmarks.yaml")
+    for name, row in added["sources"].items():
+        assert row["kind"] in ("hub", "github")
+        assert "sha256" in row or name == "sorry_bench"
+    assert study.config.bundles["direct"].benchmarks.keys() == set(study.config.select.prompt_sets)
+    assert {name: list(row["splits"]) for name, row in added["prompt_sets"].items()} == {
+        name: ["test"] for name in added["sources"]
+    }
+    for run in study.all_runs():
+        assert not study.trained(run) or not set(study.training(run)["batch"]) & set(added["prompt_sets"])
 
 
 def test_the_examples_are_studies(tmp_path, monkeypatch):

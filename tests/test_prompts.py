@@ -63,7 +63,12 @@ def test_lists_are_joined_and_form_is_told_or_read(tmp_path):
         ("a.csv", "", {}, ("cannot be read as csv",)),
         ("a.jsonl", '{"prompt": "x"}\n{"prom', {}, ("cannot be read as jsonl",)),
         ("a.jsonl", '{"prompt": "x"}\n{"prompt": "  "}', {}, ("1 of 2 rows", "row 2")),
-        ("a.jsonl", '{"prompt": ["x"]}', {}, ("no text in column 'prompt'",)),
+        ("a.jsonl", '{"prompt": ["x", "y"]}', {}, ("no text in column 'prompt'",)),
+        ("a.jsonl", '{"prompt": []}', {}, ("no text in column 'prompt'",)),
+        ("a.csv", "prompt\nx\n", {"context_column": "before"}, ("context_column", "'before'", "has prompt")),
+        ("a.csv", "prompt\nx\n", {"where": {"kind": "a"}}, ("sources.toy.where", "'kind'", "has prompt")),
+        ("a.csv", "prompt,kind\nx,b\ny,c\n", {"where": {"kind": "a"}}, ("where.kind", "no row", "'a'", "'b', 'c'")),
+        ("a.csv", "prompt,kind\nx,b\n ,a\n", {"where": {"kind": "a"}}, ("1 of 1 rows that `where` takes",)),
         ("a.json", '{"rows": []}', {"records": "seeds"}, ("records", "'seeds'", "rows")),
         ("a.json", '{"rows": []}', {}, ("name it in `records`",)),
         ("a.yaml", "rows: [", {"records": "rows"}, ("cannot be read as yaml",)),
@@ -81,6 +86,48 @@ def test_bad_files_in_one_sentence(tmp_path, name, content, row, words):
     assert str(caught.value).startswith("sources.toy")
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_a_context_stands_before_its_prompt_as_in_harmbench(tmp_path):
+    rows = [{"Behavior": "Sum this up", "Context": "Bread is baked.\n"}, {"Behavior": "Write a poem", "Context": " "}]
+    path = write(tmp_path / "set.csv", rows)
+    prompts = read_prompts(path, {"prompt_column": "Behavior", "context_column": "Context"}, "toy")
+    assert prompts["prompt"] == ["Bread is baked.\n\n\n---\n\nSum this up", "Write a poem"]
+    assert prompts.column_names == ["prompt", "category", "form", "target"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_rows_are_taken_by_the_values_of_columns(tmp_path, suffix):
+    rows = [
+        {"prompt": "How do I kill a process?", "label": "safe", "part": 1},
+        {"prompt": "How do I kill time?", "label": "safe", "part": 2},
+        {"prompt": "A stand-in for an unsafe contrast", "label": "unsafe", "part": 1},
+    ]
+    path = write(tmp_path / f"set.{suffix}", rows)
+    taken = [{"label": "safe"}, {"label": "unsafe"}, {"label": "safe", "part": "2"}]
+    found = [read_prompts(path, {"where": where}, "toy")["prompt"] for where in taken]
+    prompts = [row["prompt"] for row in rows]
+    assert found == [prompts[:2], prompts[2:], prompts[1:2]]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_the_only_turn_of_a_chat_is_its_prompt(tmp_path, suffix):
+    path = write(tmp_path / f"set.{suffix}", [{"turns": [" Say hello "]}, {"turns": ["Say good bye"]}])
+    assert read_prompts(path, {"prompt_column": "turns"}, "toy")["prompt"] == ["Say hello", "Say good bye"]
+
+
+def test_two_sets_are_read_from_the_two_parts_of_one_file(tmp_path):
+    texts = distinct(12)
+    rows = [{"prompt": text, "label": "safe" if place % 2 else "unsafe"} for place, text in enumerate(texts)]
+    path = write(tmp_path / "set.csv", rows)
+    sources = {"good": {"where": {"label": "safe"}}, "bad": {"where": {"label": "unsafe"}}}
+    sets = {
+        name: {"label": label, "sources": [name], "splits": {"test": "rest"}}
+        for name, label in (("good", "safe"), ("bad", "harmful"))
+    }
+    tables, _, _ = prepare_sets(sets, sources, {"good": path, "bad": path}, 0)
+    assert set(tables["good"]["prompt"]) == set(texts[1::2])
+    assert set(tables["bad"]["prompt"]) == set(texts[::2])
 
 
 def test_member_name_tells_the_format(tmp_path):

@@ -2,8 +2,11 @@
 
 import errno
 import hashlib
+import http.client
+import io
 import json
 import subprocess
+import urllib.error
 import zipfile
 from pathlib import Path
 
@@ -18,6 +21,7 @@ MEMBER, CONTENT = "toy/data/prompts.csv", b"prompt\nSay hello\n" * 5000
 SHA = hashlib.sha256(CONTENT).hexdigest()
 WHEEL = {"kind": "wheel", "requirement": "toy==1.0", "member": MEMBER, "sha256": SHA}
 HUB = {"kind": "hub", "repo": "owner/set", "revision": "a" * 40, "file": "data.csv"}
+GITHUB = {"kind": "github", "repo": "owner/set", "revision": "b" * 40, "file": "some data/set.csv", "sha256": SHA}
 
 
 @pytest.fixture
@@ -179,12 +183,14 @@ def test_bundled_unknown_lists_what_there_is(out):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"kind": "ftp"}, ("sources.toy.kind", "bundled, wheel, hub, file")),
+        ({"kind": "ftp"}, ("sources.toy.kind", "bundled, wheel, hub, github, file")),
         ({}, ("sources.toy.kind",)),
         ({"kind": "file"}, ("sources.toy.path",)),
         ({key: value for key, value in WHEEL.items() if key != "sha256"}, ("sources.toy.sha256",)),
         ({key: value for key, value in HUB.items() if key != "revision"}, ("sources.toy.revision",)),
         ({**HUB, "revision": "main"}, ("sources.toy.revision", "40 hexadecimal digits")),
+        ({**GITHUB, "revision": "main"}, ("sources.toy.revision", "40 hexadecimal digits")),
+        ({key: value for key, value in GITHUB.items() if key != "file"}, ("sources.toy.file",)),
     ],
 )
 def test_rows_that_cannot_be_right(out, row, words):
@@ -229,3 +235,62 @@ def test_hub_failures(monkeypatch, out, kind, words):
 
     monkeypatch.setattr(sources.hf_hub, "hf_hub_download", download)
     fails(HUB, out, words)
+
+
+@pytest.fixture
+def github(monkeypatch):
+    """Stand in for GitHub: the test sets the bytes that come, or what is raised; the addresses are kept."""
+
+    class GitHub:
+        content, failure, addresses = CONTENT, None, []
+
+        def __call__(self, address, timeout):
+            assert timeout > 0
+            self.addresses = [*self.addresses, address]
+            if self.failure:
+                raise self.failure
+            return io.BytesIO(self.content)
+
+    fake = GitHub()
+    monkeypatch.setattr(sources.urllib.request, "urlopen", fake)
+    return fake
+
+
+def test_github_takes_the_file_at_the_commit(github, out):
+    fetch("toy", GITHUB, out)
+    assert github.addresses == [f"https://raw.githubusercontent.com/owner/set/{'b' * 40}/some%20data/set.csv"]
+    assert out.read_bytes() == CONTENT
+    assert json.loads(Path(f"{out}.json").read_text()) == {**GITHUB, "bytes": len(CONTENT)}
+
+
+def test_github_file_is_checked(github, out):
+    github.content = CONTENT + b"more"
+    fails(GITHUB, out, "sources.toy.sha256", SHA[:12])
+
+
+def status(code):
+    return urllib.error.HTTPError("https://raw", code, "said", http.client.HTTPMessage(), None)
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (status(404), ("sources.toy.file", "no 'some data/set.csv' in owner/set at bbbbbbbbbbbb")),
+        (status(429), ("status 429", "run again later")),
+        (urllib.error.URLError(OSError(-3, "Temporary failure in name resolution")), ("name resolution", "network")),
+        (TimeoutError("The read operation timed out"), ("timed out", "check the network")),
+        (ConnectionResetError(), ("does not answer (ConnectionResetError)",)),
+    ],
+)
+def test_github_failures(github, out, failure, words):
+    github.failure = failure
+    fails(GITHUB, out, *words)
+
+
+def test_a_download_that_breaks_off_leaves_nothing(monkeypatch, out):
+    class Broken(io.BytesIO):
+        def read(self, *_):
+            raise http.client.IncompleteRead(b"prompt")
+
+    monkeypatch.setattr(sources.urllib.request, "urlopen", lambda *_, **__: Broken())
+    fails(GITHUB, out, "arrived damaged", "run again")

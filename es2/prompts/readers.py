@@ -16,6 +16,8 @@ from es2.files import atomic_write
 from es2.prompts.cleaning import form_of
 
 COLUMNS = ("prompt", "category", "form", "target")
+_CONTEXT = "context"  # a column of files only: in a table it is part of the prompt
+_BETWEEN = "\n\n---\n\n"  # what HarmBench's own code writes between a context and the behaviour asked for
 _SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _SUFFIXES |= {".yaml": "yaml", ".yml": "yaml"}
 _Rows = list[dict[str, Any]]
@@ -25,14 +27,16 @@ def read_prompts(path: Path, row: Mapping[str, Any], name: str) -> Dataset:
     """Read the source `name` from the file at `path`.
 
     `row` is its config row: format (else told by the suffix), records (the key of the list in a JSON or YAML
-    file), prompt_column (default `prompt`), category_column, form_column, target_column. Returns the columns
-    prompt, category (a list is joined by "; "), form (told from the text where no column names it) and
-    target, all strings. Raises UserError for a file that cannot be read as that format, a missing column, and
-    no or an empty prompt.
+    file), where (the value that a row to be taken has in each column named), prompt_column (default `prompt`; a
+    list of one text, as chats are stored, is that text), context_column (a text that stands before the prompt),
+    category_column, form_column, target_column. Returns the columns prompt, category (a list is joined by "; "),
+    form (told from the text where no column names it) and target, all strings. Raises UserError for a file that
+    cannot be read as that format, a missing column, no row that is taken, and no or an empty prompt.
     """
     rows = _read_rows(Path(path), _format(Path(path), row, name), row.get("records"), name)
     if not rows:
         raise UserError(f"sources.{name}: {Path(path).name} holds no rows: give a file with prompts in it.")
+    rows = _taken(rows, row.get("where") or {}, name)
     columns = _columns(rows, row, name)
     return Dataset.from_list([_prompt_row(record, columns) for record in rows])
 
@@ -112,31 +116,52 @@ _READERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+def _taken(rows: _Rows, where: Mapping[str, str], name: str) -> _Rows:
+    """Return the rows that have all values of `where`, each compared as text."""
+    for column, value in where.items():
+        _need_column(rows, column, f"sources.{name}.where")
+        found = list(dict.fromkeys(_text(record.get(column)) for record in rows))
+        rows = [record for record in rows if _text(record.get(column)) == value]
+        if not rows:
+            held = ", ".join(repr(text[:30]) for text in found[:5]) + (", ..." if len(found) > 5 else "")
+            raise UserError(f"sources.{name}.where.{column}: no row is left with {value!r}; the column has {held}.")
+    return rows
+
+
+def _need_column(rows: _Rows, column: str, key: str) -> None:
+    present = list(dict.fromkeys(key for record in rows for key in record))
+    if column not in present:
+        has = ", ".join(map(str, present)) or "none"
+        raise UserError(f"{key}: there is no column {column!r}; the file has {has}.")
+
+
 def _columns(rows: _Rows, row: Mapping[str, Any], name: str) -> dict[str, str]:
     """Return the file's column for each of ours that the config names; check them and the prompts in them."""
-    named = {column: row.get(f"{column}_column") for column in COLUMNS}
+    named = {column: row.get(f"{column}_column") for column in (*COLUMNS, _CONTEXT)}
     columns = {ours: str(theirs) for ours, theirs in named.items() if theirs}
     columns.setdefault("prompt", "prompt")
-    present = list(dict.fromkeys(key for record in rows for key in record))
     for ours, theirs in columns.items():
-        if theirs not in present:
-            raise UserError(
-                f"sources.{name}.{ours}_column: there is no column {theirs!r}; "
-                f"the file has {', '.join(map(str, present)) or 'none'}."
-            )
-    texts = [record.get(columns["prompt"]) for record in rows]
-    wrong = [place for place, text in enumerate(texts, 1) if not (isinstance(text, str) and text.strip())]
+        _need_column(rows, theirs, f"sources.{name}.{ours}_column")
+    wrong = [place for place, record in enumerate(rows, 1) if not _is_prompt(record.get(columns["prompt"]))]
     if wrong:
+        rows_read = "rows that `where` takes" if row.get("where") else "rows"
         raise UserError(
-            f"sources.{name}: {len(wrong)} of {len(rows)} rows have no text in column {columns['prompt']!r}, "
+            f"sources.{name}: {len(wrong)} of {len(rows)} {rows_read} have no text in column {columns['prompt']!r}, "
             f"the first is row {wrong[0]}: mend or remove them, or name another prompt_column."
         )
     return columns
 
 
+def _is_prompt(value: Any) -> bool:
+    """Whether a cell holds one text: several turns of a chat are no single prompt."""
+    only = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return isinstance(only, str) and bool(only.strip())
+
+
 def _prompt_row(record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
     values = {ours: _text(record.get(theirs)) for ours, theirs in columns.items()}
-    prompt = values["prompt"].strip()
+    context = values.get(_CONTEXT, "")
+    prompt = (context + _BETWEEN + values["prompt"] if context.strip() else values["prompt"]).strip()
     return {
         "prompt": prompt,
         "category": values.get("category", ""),

