@@ -171,6 +171,23 @@ def test_the_benchmarks_are_test_sets_at_commits_and_the_direct_request_asks_eac
         assert not study.trained(run) or not set(study.training(run)["batch"]) & set(added["prompt_sets"])
 
 
+def test_the_papers_study_starts_from_models_as_shipped_and_its_benchmarks_are_the_rows_of_benchmarks():
+    study = read_study(load("config.yaml", "paper.yaml"))
+    config, paper, added = study.config, load("paper.yaml"), load("benchmarks.yaml")
+    assert config.select.models == list(paper["models"])
+    assert {row["format"] for row in paper["models"].values()} == {"hub"}
+    assert study.parent(config.report.main) == study.parent(config.report.control) == config.report.parent == "base"
+    assert study.fixes_budgets("scav_adaptive", "base")
+    assert "base" in study.bundle_runs("scav_adaptive")
+    for part in ("sources", "prompt_sets"):
+        rows = {name: row for name, row in paper[part].items() if name != "gcg_llama2"}
+        assert rows == {name: added[part][name] for name in rows}
+    assert "sha256" in paper["sources"]["gcg_llama2"]
+    es2, hold = study.training("es2_on_base"), study.training("hold_on_base")
+    assert (es2["separation"].pop("weight"), hold["separation"].pop("weight")) == (1.0, 0.0)
+    assert es2 == hold
+
+
 def test_the_examples_are_studies(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     model = read_study(load("config.yaml", "examples/own_model.yaml"))

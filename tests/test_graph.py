@@ -70,7 +70,7 @@ def test_the_default_study_is_the_size_that_it_says(dry):
     assert counts["merge_adapter"] == 1
 
 
-@pytest.mark.parametrize("config", ["full", "smoke", "benchmarks"])
+@pytest.mark.parametrize("config", ["full", "smoke", "benchmarks", "paper"])
 def test_the_graph_of_every_variant_builds(dry, config):
     assert jobs(snakemake(dry, "-n", "--configfile", f"config/{config}.yaml"))["all"] == 1
 
