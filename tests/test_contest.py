@@ -55,7 +55,8 @@ def test_costs_have_their_bounds_and_decide_who_competes() -> None:
     assert (kl["value"], kl["bound"], kl["kept"]) == (pytest.approx(0.021), 0.05, True)
     assert measure(table, "hold", "plain_refused")["kept"] is False
     assert measure(table, "es2", "look_dangerous_refused")["value"] == pytest.approx(0.21, abs=0.01)
-    assert [measure(table, run, "competes")["kept"] for run in ADDITION] == [True, False, True]
+    assert [measure(table, run, "competes")["kept"] for run in ("hold", "es2")] == [False, True]
+    assert table[(table["run"] == "refusal_sft") & (table["measure"] == "competes")].empty
 
 
 def test_a_run_counts_by_the_attack_that_it_holds_worst() -> None:

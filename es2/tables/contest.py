@@ -57,10 +57,11 @@ def contest_table(
         for seed in seeds(rows(dsr, study), run):
             about = names.loc[(run, seed)]
             head = {"run": run, "model": study.model, "method": about["method"], "parent": about["parent"]}
-            costs = list(_costs(dsr, training, study, run, seed, bounds))
+            # The parent is what the others are measured by: it does not compete, and its own parent is the base.
+            costs = list(_costs(dsr, training, study, run, seed, {} if run == study.parent else bounds))
             told = [row["kept"] for row in costs if "kept" in row]
-            competes = _row("competes", Measure(float(all(told)))) | {"kept": all(told)}
-            found = [*costs, competes, *_free(dsr, study, run, seed), *_budgets(dsr, robustness, study, run, seed)]
+            competes = [_row("competes", Measure(float(all(told)))) | {"kept": all(told)}] if told else []
+            found = [*costs, *competes, *_free(dsr, study, run, seed), *_budgets(dsr, robustness, study, run, seed)]
             out += [head | {"seed": seed} | row for row in [*found, *_worst(dsr, study, run, seed)]]
     return pd.DataFrame(out, columns=COLUMNS)
 
