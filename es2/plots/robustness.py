@@ -34,7 +34,7 @@ def robustness_figure(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study)
     curves = {attack: lines for attack, lines in curves.items() if lines}
     never: dict[str, list[str]] = {}
     with style():
-        figure, axes = new_figure(2.4 + 5.8 * max(len(curves), 1), max(len(curves), 1), 3, sharey=True, sharex=True)
+        figure, axes = new_figure(2.4 + 5.8 * max(len(curves), 1), max(len(curves), 1), 3, sharey=True, sharex="row")
         for panel, share in zip(axes[0], SHARES, strict=True):
             panel.set_title(share)
             plain_ticks(panel.xaxis)
@@ -47,12 +47,11 @@ def robustness_figure(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study)
             for run in (run for run, half in halves.items() if half.censored):
                 never.setdefault(run, []).append(f" under {name}" if name else "")
             panels[0].set_ylabel(f"{name}\nshare of answers".strip())
+            panels[0].set_xlim(0, _largest(lines) * 1.03)
         if curves:
-            points = [
-                line["budget"].max() for lines in curves.values() for some in lines.values() for line in some.values()
-            ]
-            axes[0, 0].set_xlim(0, float(max(points)) * 1.03)
             axes[0, 0].set_ylim(-0.02, 1.02)
+            for panel in axes.flat:
+                plain_ticks(panel.xaxis)
         figure.supxlabel(BUDGET_LABEL)
         drawn = {run for lines in curves.values() for run in lines}
         notes = {run: f"(never half{' and'.join(attacks)})" for run, attacks in never.items()}
