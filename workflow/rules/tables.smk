@@ -262,68 +262,6 @@ rule collect_settings:
         "../scripts/collect_settings.py"
 
 
-rule collect_contest:
-    """Set the runs of a sweep beside each other: what each holds against all adaptive attacks, and its cost."""
-    input:
-        dsr="<results>/tables/{sweep}dsr.csv",
-        robustness="<results>/tables/{sweep}robustness.csv",
-        training="<results>/tables/{sweep}training.csv",
-    output:
-        table=report(
-            "<results>/tables/{sweep}contest.csv",
-            caption="../report/tables.rst",
-            category="Tables",
-            labels={"table": "contest"},
-        ),
-        page="<results>/tables/{sweep}contest.md",
-    log:
-        "<logs>/collect_contest/{sweep}all.log",
-    benchmark:
-        "<timings>/collect_contest/{sweep}all.tsv"
-    localrule: True
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=30,
-    params:
-        studies=lambda w: [study.report(model, scope(w)) for model in study.config.select.models],
-        bounds=TRIALS.model_dump(exclude={"sweep"}),
-        code=code("collect_contest"),
-    script:
-        "../scripts/collect_contest.py"
-
-
-rule collect_trials:
-    """List the settings tried for each method, with the one that validation chose."""
-    input:
-        training=[at(row, "training.csv") for row, _ in trial_searches()],
-        verdicts=[at(row, f"verdicts/{bundle}.{JUDGE_NAME}.csv") for row, bundle in trial_answers()],
-        searches=search_tables(trial_searches()),
-    output:
-        table=report(
-            f"<results>/tables/{TRIALS.sweep}/trials.csv",
-            caption="../report/tables.rst",
-            category="Tables",
-            labels={"table": "trials"},
-        ),
-    log:
-        "<logs>/collect_trials/all.log",
-    benchmark:
-        "<timings>/collect_trials/all.tsv"
-    localrule: True
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=30,
-    params:
-        rows=[row for row, _ in trial_searches()],
-        labels=SETS,
-        bounds=TRIALS.model_dump(exclude={"sweep"}),
-        code=code("collect_trials"),
-    script:
-        "../scripts/collect_trials.py"
-
-
 rule collect_cost:
     """Seconds, peak memory and generated tokens of every job; made last, from Snakemake's benchmark files."""
     input:
