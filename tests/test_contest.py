@@ -10,6 +10,7 @@ from synthetic import Truth
 from es2.plots.contest import contest_figure
 from es2.tables.contest import contest_table, shown_contest, to_markdown
 
+KL = "KL to own parent, on the prompts held out in training"
 BOUNDS = {"kl_heldout": 0.05, "plain_refused": 0.1, "plain_degenerate": 0.02}
 TRUTH = Truth(half=(0.004, 0.018, 0.0185, 0.3), plain=(0.0, 0.08, 0.2, 0.04), kl=(0.9, 0.03, 0.0006, 0.021))
 ADDITION = {"refusal_sft": 0.02, "hold": 0.01, "es2": 0.03}
@@ -110,8 +111,8 @@ def test_the_contest_as_it_is_read() -> None:
     head, body = shown_contest(table, TRUTH.study())
     assert head == ["", "refusal SFT", "hold", "ES2"]
     text = {row[0]: row[1:] for row in body}
-    assert list(text)[:3] == ["KL to own parent", "plain requests refused", "look-dangerous requests refused"]
-    assert text["KL to own parent"] == ["0.030", "0.001", "0.021"]
+    assert list(text)[:3] == [KL, "plain requests refused", "look-dangerous requests refused"]
+    assert text[KL] == ["0.030", "0.001", "0.021"]
     assert text["half-compliance budget, activation addition"][2] == "0.030 [0.027, 0.033]"
     assert text["half-compliance budget, adaptive SCAV"][2].endswith("(never)")
     assert text["half-compliance budget over the parent's, activation addition"] == [

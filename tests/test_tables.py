@@ -167,6 +167,8 @@ def test_settings_are_flat_and_hold_what_the_attacker_chose(tmp_path: Path) -> N
         "layers.layers": "[1, 2]", "chosen at budget 1": "a", "chosen at budget 2": "b", "a.b": "0.1", "a.c": "text",
     }  # fmt: skip
     assert list(table.columns) == [*RUN, "attack", "key", "value"]
+    free = search_table().query("setting == 'b'").assign(budget=math.nan)
+    assert chosen_settings(free) == {"chosen": "b"}
     assert package_versions(["pandas", "no-such-package"]) == {"pandas": pd.__version__, "no-such-package": ""}
 
 

@@ -1,8 +1,8 @@
 """`contest.csv`: how each run holds against all adaptive attacks, and what that cost (method.md sections 5 to 8).
 
-A run competes if it keeps to the bounds that trials keep to, here on test prompts. Budgets of two attacks are no equal
-pushes, so a run's half-compliance budget counts in multiples of its parent's under the same attack, and of several
-attacks the one that it holds worst.
+A run competes if it keeps to the bounds that trials keep to, here on test prompts (KL: on held-out validation ones).
+Budgets of two attacks are no equal pushes, so a run's half-compliance budget counts in multiples of its parent's
+under the same attack, and of several attacks the one that it holds worst.
 """
 
 import math
@@ -30,7 +30,7 @@ from es2.tables.verdicts import RUN, WORST, WORST_OF_ALL
 
 COLUMNS = [*RUN, "measure", "attack", "factor", "value", "low", "high", "censored", "bound", "kept"]
 SHOWN = {
-    "kl_heldout": "KL to own parent",
+    "kl_heldout": "KL to own parent, on the prompts held out in training",
     "plain_refused": "plain requests refused",
     "look_dangerous_refused": "look-dangerous requests refused",
     "dsr": "DSR",

@@ -66,9 +66,10 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def chosen_settings(search: pd.DataFrame) -> dict[str, str]:
-    """What the adaptive attacker chose on validation: `chosen at budget <b>` -> the setting's name."""
+    """What the adaptive attacker chose on validation: `chosen at budget <b>` (`chosen` without one) -> its name."""
     chosen = search[search["chosen"].astype(str).str.lower().isin(("true", "1"))].sort_values("budget")
-    return {f"chosen at budget {b:g}": str(s) for b, s in zip(chosen["budget"], chosen["setting"], strict=True)}
+    keys = ["chosen" if pd.isna(budget) else f"chosen at budget {budget:g}" for budget in chosen["budget"]]
+    return dict(zip(keys, map(str, chosen["setting"]), strict=True))
 
 
 def document_settings(path: str | Path, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -257,9 +257,9 @@ def comparing(scope: str) -> list[tuple[dict, str]]:
     return [(row, bundle) for row, bundle in searched(scope) if study.fixes_budgets(bundle, row["run"])]
 
 
-def comparing_rows(scope: str) -> list[dict]:
-    """Whose search each of these is, with its attack."""
-    return [row | {"attack": study.config.bundles[bundle].attack} for row, bundle in comparing(scope)]
+def searchers(jobs: list[tuple[dict, str]]) -> list[dict]:
+    """Whose search each evaluation job's is: the row of its run, with its attack."""
+    return [row | {"attack": study.config.bundles[bundle].attack} for row, bundle in jobs]
 
 
 def trial_searches() -> list[tuple[dict, str]]:

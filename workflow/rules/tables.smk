@@ -107,7 +107,7 @@ rule collect_dsr:
         runtime=30,
     params:
         cfg=study.comparisons(),
-        searches=lambda w: comparing_rows(scope(w)),
+        searches=lambda w: searchers(comparing(scope(w))),
         code=code("collect_dsr"),
     script:
         "../scripts/collect_dsr.py"
@@ -136,7 +136,7 @@ rule collect_robustness:
         runtime=30,
     params:
         cfg=study.comparisons(),
-        searches=lambda w: comparing_rows(scope(w)),
+        searches=lambda w: searchers(comparing(scope(w))),
         code=code("collect_robustness"),
     script:
         "../scripts/collect_robustness.py"
@@ -165,7 +165,7 @@ rule collect_paired:
         runtime=30,
     params:
         cfg=study.comparisons(),
-        searches=lambda w: comparing_rows(scope(w)),
+        searches=lambda w: searchers(comparing(scope(w))),
         code=code("collect_paired"),
     script:
         "../scripts/collect_paired.py"
@@ -194,7 +194,7 @@ rule collect_seeds:
         runtime=30,
     params:
         cfg=study.comparisons(),
-        searches=lambda w: comparing_rows(scope(w)),
+        searches=lambda w: searchers(comparing(scope(w))),
         code=code("collect_seeds"),
     script:
         "../scripts/collect_seeds.py"
@@ -254,7 +254,7 @@ rule collect_settings:
     params:
         facts=lambda w: settings_facts(scope(w)),
         documents=lambda w: [about for _, about in documents(scope(w))],
-        searches=lambda w: [row for row, _ in searched(scope(w))],
+        searches=lambda w: searchers(searched(scope(w))),
         judges={name: study.config.judges[name].model_dump() for name in study.config.select.judges},
         packages=PACKAGES,
         code=code("collect_settings", JUDGE_MODULES),

@@ -20,7 +20,7 @@ with job(snakemake):
     for path, row in zip(source.get("documents", []), params.get("documents", []), strict=True):
         items.append(document_settings(path, row))
     for path, row in zip(source.get("searches", []), params.get("searches", []), strict=True):
-        items.append({"attack": "scav_adaptive", **row, "values": chosen_settings(pd.read_csv(path))})
+        items.append({**row, "values": chosen_settings(pd.read_csv(path))})
     judges = {name: load_judge(row) for name, row in params.get("judges", {}).items()}
     items.append({"values": {"judges": {n: {"kind": j.kind, "version": j.version} for n, j in judges.items()}}})
     items.append({"values": {"packages": package_versions(params.get("packages", []))}})
