@@ -46,6 +46,11 @@ class Study:
         """The runs of all scopes."""
         return list(dict.fromkeys(run for scope in self.scopes for run in self.runs(scope)))
 
+    def models(self, scope: str = MAIN) -> list[str]:
+        """The models of a scope."""
+        own = self.config.sweeps[scope].models if scope else None
+        return list(own or self.config.select.models)
+
     def bundles(self, scope: str = MAIN) -> list[str]:
         """The bundles of a scope."""
         return list(self.config.sweeps[scope].bundles if scope else self.config.select.bundles)
@@ -86,10 +91,7 @@ class Study:
         """The first columns of every table, for each model, run and seed of a scope."""
         chosen = self.runs(scope) if runs is None else runs
         return [
-            self.row(run, model, seed)
-            for model in self.config.select.models
-            for run in chosen
-            for seed in self.seeds(run)
+            self.row(run, model, seed) for model in self.models(scope) for run in chosen for seed in self.seeds(run)
         ]
 
     def row(self, run: str, model: str, seed: int) -> Settings:

@@ -18,6 +18,7 @@ METHODS = {
     "refusal_sft": "es2.methods.refusal_sft:RefusalSFT",
     "hold": "es2.methods.separation:Hold",
     "es2": "es2.methods.separation:Separation",
+    "es2_mean": "es2.methods.mean_position:MeanPosition",
     "adversarial": "es2.methods.adversarial:Adversarial",
     "es2_adversarial": "es2.methods.adversarial:EsAdversarial",
     "circuit_breakers": "es2.methods.rerouting:CircuitBreakers",
@@ -28,6 +29,7 @@ TERMS = {
     "refusal_sft": {"kl", "sft"},
     "hold": {"kl", "hold"},
     "es2": {"kl", "hold"},
+    "es2_mean": {"kl", "hold"},
     "adversarial": {"kl", "hold", "adversarial"},
     "es2_adversarial": {"kl", "hold", "adversarial"},
     "circuit_breakers": {"rerouting"},
@@ -44,6 +46,7 @@ ATTACKS = {
     "ablation": "es2.attacks.ablation",
     "prefill": "es2.attacks.prefill",
     "soft_prompt": "es2.attacks.soft_prompt",
+    "sampled": "es2.attacks.sampled",
     "published": "es2.attacks.published",
     "file": "es2.attacks.own",
 }

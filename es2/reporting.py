@@ -32,6 +32,8 @@ ATTACK_NAMES = {
     "ablation": "direction ablation",
     "ablation_random": "random direction\nablated (control)",
     "ablation_shuffled": "shuffled direction\nablated (control)",
+    "sampled": "best of several samples",
+    "sampled_single": "a single sample",
 }
 
 

@@ -67,7 +67,11 @@ MISTAKES = [
     ("seeds", [], "seeds: it has 0 entries; give at least 1"),
     ("seeds", [0, 0], "seeds: a seed stands there twice"),
     ("select/runs", [], "select.runs: it has 0 entries"),
-    ("select/models", ["smolm2_135m"], "select.models: there is no model 'smolm2_135m'; did you mean smollm2_135m?"),
+    (
+        "select/models",
+        ["smolm2_135m"],
+        "select.models: there is no model 'smolm2_135m'; did you mean smollm2_135m",
+    ),
     ("select/runs", ["base", "es3"], "select.runs: there is no run 'es3'; did you mean es2"),
     ("select/runs", ["es2", "es2"], "select.runs: 'es2' stands there twice"),
     ("select/bundles", ["scaw"], "select.bundles: there is no bundle 'scaw'; did you mean scav"),
@@ -128,7 +132,11 @@ MISTAKES = [
     ("report/plain", "plane", "report.plain: there is no selected prompt set 'plane'; did you mean plain"),
     ("release", ["base"], "release: 'base' is untrained"),
     ("sweeps/dose_response/runs", ["es2_t9"], "sweeps.dose_response.runs: there is no run 'es2_t9'"),
-    ("trials/sweep", "trails", "trials.sweep: there is no sweep 'trails'; did you mean trials"),
+    ("trials/sweeps", ["trails"], "trials.sweeps: there is no sweep 'trails'; did you mean trials"),
+    ("sweeps/ablations/models", ["smolm"], "sweeps.ablations.models: there is no model 'smolm'"),
+    ("attacks/sampled/samples", 1, "attacks.sampled.samples: 1 does not fit"),
+    ("bundles/sampled/fitted_on", ["self"], "bundles.sampled: the attack sampled has neither fitted_on nor controls"),
+    ("runs/es2_mean/training/separation", {"weight": 0.0}, "runs.es2_mean.training.separation.weight: it is 0"),
     ("trials/kl_heldout", 0, "trials.kl_heldout: 0 does not fit; give a number above 0"),
     ("sweeps/trials/bundles", ["direct", "trial"], "sweeps.trials.bundles: trials are chosen by two bundles"),
     ("runs/a b", BASE, "'a b' is no name"),
@@ -227,7 +235,8 @@ def test_overrides_merge_and_lists_replace(default):
     runs = {"base": BASE, "refusal_sft": SFT, "hold": default["runs"]["hold"]}
     es2 = {"method": "es2", "on": "refusal_sft", "training": {"separation": {"layers": [3]}, "batch": {"plain": 0}}}
     sweeps = {"trials": {"runs": ["es2"], "bundles": ["validation", "trial"]}}
-    study = read_study({**default, "sweeps": sweeps, "runs": {**runs, "es2": es2}})
+    trials = {**default["trials"], "sweeps": ["trials"]}
+    study = read_study({**default, "sweeps": sweeps, "trials": trials, "runs": {**runs, "es2": es2}})
     settings = study.training("es2")
     assert settings["separation"] == {**study.training("hold")["separation"], "layers": [3], "weight": 1.0}
     assert "plain" not in settings["batch"]

@@ -21,8 +21,8 @@ def trial(kl: float, refused: int, degenerate: int, budgets: dict[float, float])
     verdicts = pd.DataFrame(
         {"benchmark": ["adv"] * 50 + ["plain"] * 50, "verdict": ["refusal"] * 40 + ["compliance"] * 10 + plain}
     )
-    found = [{"budget": b, "compliance": c, "chosen": True} for b, c in budgets.items()]
-    worse = [{"budget": b, "compliance": 0.0, "chosen": False} for b in budgets]
+    found = [{"n": 20, "budget": b, "compliance": c, "chosen": True} for b, c in budgets.items()]
+    worse = [{"n": 20, "budget": b, "compliance": 0.0, "chosen": False} for b in budgets]
     return training, verdicts, pd.DataFrame(worse + found)
 
 

@@ -20,6 +20,7 @@ from es2.settings.evaluation import (
     OwnAttack,
     PrefillAttack,
     PublishedAttack,
+    SampledAttack,
     ScavAttack,
     SoftPromptAttack,
     ValidationAnswers,
@@ -45,6 +46,7 @@ def check(config: Config) -> None:
     for name, bundle in config.bundles.items():
         _check_bundle(config, name, bundle)
     for name, sweep in config.sweeps.items():
+        _check_list(f"sweeps.{name}.models", "model", sweep.models or [], config.models)
         _check_list(f"sweeps.{name}.runs", "run", sweep.runs, config.runs)
         _check_list(f"sweeps.{name}.bundles", "bundle", sweep.bundles, config.bundles)
     _check_trials(config)
@@ -187,8 +189,8 @@ def check_training(config: Config, run: str, training: Training) -> None:
             f"{where}.training.separation.weight: it is {weight:g}, and `{method}` is a control without "
             "separation; set it to 0"
         )
-    if method in ("es2", "es2_adversarial") and weight == 0:
-        control = "hold" if method == "es2" else "adversarial"
+    if method in ("es2", "es2_mean", "es2_adversarial") and weight == 0:
+        control = "adversarial" if method == "es2_adversarial" else "hold"
         raise UserError(
             f"{where}.training.separation.weight: it is 0, which is the method {control}; give a weight above 0"
         )
@@ -218,7 +220,7 @@ def _check_attacks(config: Config) -> None:
     wanted = [("probes.metric_c", config.probes.metric_c)]
     for name, attack in config.attacks.items():
         where = f"attacks.{name}"
-        if "_" in name and name.rpartition("_")[2] in ("random", "shuffled"):
+        if "_" in name and name.rpartition("_")[2] in ("random", "shuffled", "single"):
             raise UserError(f"{where}: an attack's name with that ending is its control's in the tables; rename it")
         if isinstance(attack, DirectAttack) != (name == "direct"):
             raise UserError(f"{where}: the name direct is that of the direct request (kind: direct); rename it")
@@ -266,7 +268,9 @@ def _check_bundle(config: Config, name: str, bundle: Bundle) -> None:
     if name not in used_bundles(config):
         return
     attack = config.attacks[bundle.attack]
-    if isinstance(attack, DirectAttack | ValidationAnswers | PrefillAttack | SoftPromptAttack | PublishedAttack):
+    if isinstance(
+        attack, DirectAttack | ValidationAnswers | PrefillAttack | SoftPromptAttack | SampledAttack | PublishedAttack
+    ):
         if bundle.fitted_on or bundle.controls:
             raise UserError(f"{where}: the attack {attack.kind} has neither fitted_on nor controls; take them away")
     elif not isinstance(attack, OwnAttack):
@@ -305,15 +309,15 @@ def _check_sizes(config: Config, where: str, sizes: Mapping[str, int | str], spl
 
 
 def _check_trials(config: Config) -> None:
-    sweep = config.trials.sweep
-    need("trials.sweep", "sweep", sweep, config.sweeps)
-    attacks = [config.attacks[config.bundles[name].attack] for name in config.sweeps[sweep].bundles]
-    kinds = [isinstance(attack, BudgetAttack) for attack in attacks]
-    if sorted(kinds) != [False, True] or not any(isinstance(attack, ValidationAnswers) for attack in attacks):
-        raise UserError(
-            f"sweeps.{sweep}.bundles: trials are chosen by two bundles, one of the kind validation and one over "
-            "budgets; name these"
-        )
+    _check_list("trials.sweeps", "sweep", config.trials.sweeps, config.sweeps)
+    for sweep in config.trials.sweeps:
+        attacks = [config.attacks[config.bundles[name].attack] for name in config.sweeps[sweep].bundles]
+        kinds = [isinstance(attack, BudgetAttack) for attack in attacks]
+        if sorted(kinds) != [False, True] or not any(isinstance(attack, ValidationAnswers) for attack in attacks):
+            raise UserError(
+                f"sweeps.{sweep}.bundles: trials are chosen by two bundles, one of the kind validation and one over "
+                "budgets; name these"
+            )
 
 
 def _check_evaluation(config: Config) -> None:

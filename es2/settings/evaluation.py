@@ -116,6 +116,14 @@ class SoftPromptAttack(Row):
     search: Choice
 
 
+class SampledAttack(Row):
+    """Several sampled answers to each request, of which the attacker keeps one that complies."""
+
+    kind: Literal["sampled"]
+    samples: Annotated[int, Field(ge=2)]
+    temperature: Positive
+
+
 class PublishedAttack(Row):
     """Published attack prompts, replayed: a source in the JailbreakBench artefact format."""
 
@@ -148,6 +156,7 @@ Attack = Annotated[
     | AblationAttack
     | PrefillAttack
     | SoftPromptAttack
+    | SampledAttack
     | PublishedAttack
     | OwnAttack,
     Field(discriminator="kind"),

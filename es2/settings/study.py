@@ -44,20 +44,21 @@ class Comparison(Row):
 
 
 class Sweep(Row):
-    """Runs outside the main tables, with the bundles that evaluate them."""
+    """Runs outside the main tables, with the bundles that evaluate them, on the selected models or on others."""
 
     runs: Names
     bundles: Names
+    models: Names | None = None
 
 
 class Trials(Row):
-    """Trials of training settings: the sweep that has them, and what a trial must keep to on validation to be chosen.
+    """Trials of training settings: the sweeps that hold them, and what a trial must keep to on validation to be chosen.
 
     Bounds: KL to the parent on held-out harmless prompts (nats), shares of plain prompts refused and answered
     degenerately.
     """
 
-    sweep: Name
+    sweeps: Names
     kl_heldout: Positive
     plain_refused: Share
     plain_degenerate: Share

@@ -93,7 +93,11 @@ def _free(dsr: pd.DataFrame, study: Study, run: str, seed: int) -> Iterator[Row]
     cells = cells[cells["budget"].isna() & cells["fitted_on"].isin(("", "self"))]
     for attack in dict.fromkeys(cells["attack"]):
         mine = on_benchmarks(one_seed(cells[cells["attack"] == attack], run, seed), study, study.harmful)
-        if len(mine) and attack not in (WORST, WORST_OF_ALL) and not attack.endswith(("_random", "_shuffled")):
+        if (
+            len(mine)
+            and attack not in (WORST, WORST_OF_ALL)
+            and not attack.endswith(("_random", "_shuffled", "_single"))
+        ):
             yield _row("dsr", pooled(mine)["refusal"], attack)
 
 

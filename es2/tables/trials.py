@@ -7,14 +7,15 @@ validation is highest is chosen; ties go to the lower KL. Where none keeps to th
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from es2.statistics import half_compliance_budget
 from es2.tables.verdicts import RUN, who
 
 COLUMNS = [
-    *RUN, "kl_heldout", "harmful_refused", "plain_refused", "plain_degenerate", "half_compliance_budget", "censored",
-    "admissible", "chosen",
+    *RUN, "kl_heldout", "harmful_refused", "plain_refused", "plain_degenerate", "half_compliance_budget", "low", "high",
+    "censored", "admissible", "chosen",
 ]  # fmt: skip
 
 
@@ -29,7 +30,7 @@ def trials_table(
     """A row a trial. All sequences are in the order of `rows` (run, model, method, parent, seed of each trial).
 
     trainings: training.csv; verdicts: those on validation prompts (columns benchmark, verdict); searches: the
-    attacker's trials (budget, compliance, chosen); labels: prompt set -> harmful or safe; bounds: `kl_heldout`,
+    attacker's trials (n, budget, compliance, chosen); labels: prompt set -> harmful or safe; bounds: `kl_heldout`,
     `plain_refused`, `plain_degenerate`. A budget that was never reached is inf and `censored`.
     """
     found = [
@@ -65,7 +66,14 @@ def _shares(verdicts: pd.DataFrame, labels: Mapping[str, str]) -> dict[str, floa
 
 
 def _budget(search: pd.DataFrame) -> dict[str, Any]:
-    """The half-compliance budget on validation, at the attacker's choices."""
+    """The half-compliance budget on validation at the attacker's choices, with its 95 % interval.
+
+    A search keeps shares, not prompts: for the interval, a prompt that complies at one budget is taken to comply
+    wherever more do.
+    """
     chosen = search[search["chosen"]].sort_values("budget")
-    half = half_compliance_budget(chosen["budget"], chosen["compliance"].to_numpy(float)[None], n_resamples=1)
-    return {"half_compliance_budget": half.value, "censored": half.censored}
+    places = np.arange(int(chosen["n"].iloc[0]))
+    complied = places[:, None] < (chosen["compliance"] * len(places)).round().to_numpy()
+    half = half_compliance_budget(chosen["budget"], complied.astype(float))
+    ends = {"low": half.low, "high": half.high, "censored": half.censored}
+    return {"half_compliance_budget": half.value, **ends}

@@ -22,7 +22,9 @@ TABLES = [*PAGE_TABLES, "seeds", "training", "verdicts", "settings", "cost", "fi
 FIGURES = ["separability", "projection", "training", "robustness", "dsr", "dose_response", "balance", "tradeoff"]
 SWEEP_TABLES = ["dsr", "robustness", "paired", "seeds", "contest", "separability", "training", "verdicts", "settings"]
 SWEEP_FIGURES = ["contest", "dose_response", "robustness", "dsr", "balance", "separability", "training"]
+TRIAL_TABLES, TRIAL_FIGURES = ["trials", "settings"], ["trials"]
 TRIALS = study.config.trials
+BOUNDS = TRIALS.model_dump(exclude={"sweeps"})
 MODELS_SELECTED = study.config.select.models
 PACKAGES = ["torch", "transformers", "peft", "lm-eval", "scikit-learn", "scipy", "statsmodels", "snakemake"]
 SETTINGS = {"name", "seeds", "splits_seed", "prompt_sets", "extraction", "probes", "reference", "bundles", "generation"}
@@ -262,19 +264,29 @@ def searchers(jobs: list[tuple[dict, str]]) -> list[dict]:
     return [row | {"attack": study.config.bundles[bundle].attack} for row, bundle in jobs]
 
 
-def trial_searches() -> list[tuple[dict, str]]:
-    """Of the trials of training settings, the attacker's searches."""
-    return [(row, bundle) for row, bundle in searched(TRIALS.sweep) if is_trial(row)]
+def trial_searches(scope: str) -> list[tuple[dict, str]]:
+    """Of a sweep of trials, the attacker's searches."""
+    return [(row, bundle) for row, bundle in searched(scope) if is_trial(row, scope)]
 
 
-def trial_answers() -> list[tuple[dict, str]]:
-    """Of the trials of training settings, the answers to validation prompts, in the same order."""
-    return [(row, bundle) for row, bundle in evaluated(TRIALS.sweep) if is_trial(row) and not study.searches(bundle)]
+def trial_answers(scope: str) -> list[tuple[dict, str]]:
+    """Of a sweep of trials, the answers to validation prompts, in the same order."""
+    return [(row, bundle) for row, bundle in evaluated(scope) if is_trial(row, scope) and not study.searches(bundle)]
 
 
-def is_trial(row: dict) -> bool:
-    """Whether a row's run is named by the sweep of trials, not there as a parent alone."""
-    return row["run"] in study.config.sweeps[TRIALS.sweep].runs
+def is_trial(row: dict, scope: str) -> bool:
+    """Whether a row's run is named by a sweep of trials, not there as a parent alone."""
+    return row["run"] in study.config.sweeps[scope].runs
+
+
+def sweep_outputs(sweep: str) -> list[str]:
+    """The tables and figures of a sweep; those of trials tell what was tried on validation, and no more."""
+    held = sweep in TRIALS.sweeps
+    tables, figures = (TRIAL_TABLES, TRIAL_FIGURES) if held else (SWEEP_TABLES, SWEEP_FIGURES)
+    return [
+        *(f"{RESULTS}/tables/{sweep}/{table}.csv" for table in tables),
+        *(f"{RESULTS}/figures/{sweep}/{figure}.{model}.svg" for figure in figures for model in study.models(sweep)),
+    ]
 
 
 def search_tables(jobs: list[tuple[dict, str]]) -> list[str]:
@@ -313,7 +325,8 @@ def card_settings(wildcards) -> dict:
 def documents(scope: str) -> list[tuple[str, dict]]:
     """JSON files whose contents are settings, each with whose they are: manifests and chosen layers."""
     models = [
-        (f"resources/models/{model}/manifest.json", {"model": model, "prefix": "manifest"}) for model in MODELS_SELECTED
+        (f"resources/models/{model}/manifest.json", {"model": model, "prefix": "manifest"})
+        for model in study.models(scope)
     ]
     chosen = [(at(row, "layers.json"), {**row, "keys": ["layers", "rule"]}) for row in study.rows(scope)]
     return models + chosen
@@ -323,7 +336,8 @@ def settings_facts(scope: str) -> list[dict]:
     """The config's own settings, each with the run, model or attack that it belongs to."""
     whole = study.config.model_dump(exclude_none=True, include=SETTINGS)
     models = [
-        {"model": name, "values": study.config.models[name].model_dump(exclude_none=True)} for name in MODELS_SELECTED
+        {"model": name, "values": study.config.models[name].model_dump(exclude_none=True)}
+        for name in study.models(scope)
     ]
     runs = [{**row, "values": study.training(row["run"])} for row in study.rows(scope) if is_finetuned(row)]
     attacks = [

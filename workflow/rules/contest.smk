@@ -25,39 +25,39 @@ rule collect_contest:
         mem_mb=1000,
         runtime=30,
     params:
-        studies=lambda w: [study.report(model, scope(w)) for model in study.config.select.models],
-        bounds=TRIALS.model_dump(exclude={"sweep"}),
+        studies=lambda w: [study.report(model, scope(w)) for model in study.models(scope(w))],
+        bounds=BOUNDS,
         code=code("collect_contest"),
     script:
         "../scripts/collect_contest.py"
 
 
 rule collect_trials:
-    """List the settings tried for each method, with the one that validation chose."""
+    """List the settings tried in a sweep of trials, with the one of each method that validation chose."""
     input:
-        training=[at(row, "training.csv") for row, _ in trial_searches()],
-        verdicts=[at(row, f"verdicts/{bundle}.{JUDGE_NAME}.csv") for row, bundle in trial_answers()],
-        searches=search_tables(trial_searches()),
+        training=lambda w: [at(row, "training.csv") for row, _ in trial_searches(scope(w))],
+        verdicts=lambda w: [at(row, f"verdicts/{bundle}.{JUDGE_NAME}.csv") for row, bundle in trial_answers(scope(w))],
+        searches=lambda w: search_tables(trial_searches(scope(w))),
     output:
         table=report(
-            f"<results>/tables/{TRIALS.sweep}/trials.csv",
+            "<results>/tables/{sweep}trials.csv",
             caption="../report/tables.rst",
             category="Tables",
             labels={"table": "trials"},
         ),
     log:
-        "<logs>/collect_trials/all.log",
+        "<logs>/collect_trials/{sweep}all.log",
     benchmark:
-        "<timings>/collect_trials/all.tsv"
+        "<timings>/collect_trials/{sweep}all.tsv"
     localrule: True
     threads: 1
     resources:
         mem_mb=1000,
         runtime=30,
     params:
-        rows=[row for row, _ in trial_searches()],
+        rows=lambda w: [row for row, _ in trial_searches(scope(w))],
         labels=SETS,
-        bounds=TRIALS.model_dump(exclude={"sweep"}),
+        bounds=BOUNDS,
         code=code("collect_trials"),
     script:
         "../scripts/collect_trials.py"

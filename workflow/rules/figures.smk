@@ -273,6 +273,36 @@ rule plot_contest:
         "../scripts/plot_contest.py"
 
 
+rule plot_trials:
+    """What was tried on validation for each method, with the bounds and the choice."""
+    input:
+        trials="<results>/tables/{sweep}trials.csv",
+    output:
+        svg=report(
+            "<results>/figures/{sweep}trials.{model}.svg",
+            caption="../report/trials.rst",
+            category="Figures",
+            subcategory="{model}",
+            labels={"figure": "trials"},
+        ),
+        png="<results>/figures/{sweep}trials.{model}.png",
+    log:
+        "<logs>/plot_trials/{sweep}{model}.log",
+    benchmark:
+        "<timings>/plot_trials/{sweep}{model}.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg=study_of,
+        bounds=BOUNDS,
+        code=code("plot_trials"),
+    script:
+        "../scripts/plot_trials.py"
+
+
 rule plot_cost:
     """Time by rule."""
     input:

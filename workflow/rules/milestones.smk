@@ -42,26 +42,13 @@ rule takeaway:
         [at(row, "merged/README.md") for row in study.rows(runs=study.config.release)],
 
 
-rule trials:
-    """The settings tried for each method, chosen on validation alone."""
-    input:
-        rules.collect_trials.output,
-        f"<results>/tables/{TRIALS.sweep}/settings.csv",
-
-
-for name in set(study.config.sweeps) - {TRIALS.sweep}:
+for name in study.config.sweeps:
 
     rule:
         name:
             name
         input:
-            expand("<results>/tables/{sweep}/{table}.csv", sweep=name, table=SWEEP_TABLES),
-            expand(
-                "<results>/figures/{sweep}/{figure}.{model}.svg",
-                sweep=name,
-                figure=SWEEP_FIGURES,
-                model=MODELS_SELECTED,
-            ),
+            sweep_outputs(name),
 
 
 for name in MODELS_SELECTED:
