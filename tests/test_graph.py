@@ -81,6 +81,12 @@ def test_a_sweep_trains_its_own_runs_only(dry):
     assert counts["run_lm_eval"] == 0
 
 
+def test_a_sweep_with_ability_draws_the_pareto_figure(dry):
+    counts = jobs(snakemake(dry, "-n", "contest"))
+    assert counts["run_lm_eval"] == counts["measure_drift"] > 0
+    assert counts["plot_pareto"] == 1
+
+
 def test_every_milestone_is_a_target(dry):
     done = snakemake(dry, "--list-target-rules")
     said = (done.stdout + done.stderr).split()
@@ -92,6 +98,9 @@ def test_every_milestone_is_a_target(dry):
         "figures",
         "dose_response",
         "trials",
+        "ablations",
+        "no_system_prompt",
+        "contest",
         "methods",
         "model_smollm2_135m",
     ]

@@ -44,11 +44,15 @@ class Comparison(Row):
 
 
 class Sweep(Row):
-    """Runs outside the main tables, with the bundles that evaluate them, on the selected models or on others."""
+    """Runs outside the main tables, with the bundles that evaluate them, on the selected models or on others.
+
+    `ability`: whether drift and general ability are measured too, which the Pareto figure needs.
+    """
 
     runs: Names
     bundles: Names
     models: Names | None = None
+    ability: bool = False
 
 
 class Trials(Row):

@@ -303,6 +303,36 @@ rule plot_trials:
         "../scripts/plot_trials.py"
 
 
+rule plot_pareto:
+    """Robust DSR against what it costs."""
+    input:
+        contest="<results>/tables/{sweep}contest.csv",
+        ability="<results>/tables/{sweep}ability.csv",
+    output:
+        svg=report(
+            "<results>/figures/{sweep}pareto.{model}.svg",
+            caption="../report/pareto.rst",
+            category="Figures",
+            subcategory="{model}",
+            labels={"figure": "pareto"},
+        ),
+        png="<results>/figures/{sweep}pareto.{model}.png",
+    log:
+        "<logs>/plot_pareto/{sweep}{model}.log",
+    benchmark:
+        "<timings>/plot_pareto/{sweep}{model}.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg=study_of,
+        code=code("plot_pareto"),
+    script:
+        "../scripts/plot_pareto.py"
+
+
 rule plot_cost:
     """Time by rule."""
     input:
