@@ -14,6 +14,7 @@ REFERENCE = ["reference/answers.jsonl", "reference/states.safetensors"]
 SOURCES = {name: source_file(name, row.model_dump()) for name, row in study.config.sources.items()}
 SWEEPS = {"": "", **{f"{name}/": name for name in study.config.sweeps}}
 SETS = study.sets()
+ATTACKER_SETS = [*study.sets_of("harmful"), *study.sets_of("safe", "attack")]
 JUDGE_NAME = study.config.select.judges[0]
 JUDGE = study.config.judges[JUDGE_NAME]
 JUDGE_MODULES = [JUDGES[row.kind] for row in study.config.judges.values()]
@@ -259,6 +260,17 @@ def comparing(scope: str) -> list[tuple[dict, str]]:
     return [(row, bundle) for row, bundle in searched(scope) if study.fixes_budgets(bundle, row["run"])]
 
 
+def ablated(scope: str) -> list[tuple[dict, str]]:
+    """The evaluation jobs that search for a direction to ablate."""
+    kinds = {name: study.config.attacks[study.config.bundles[name].attack].kind for name in study.bundles(scope)}
+    return [(row, bundle) for row, bundle in evaluated(scope) if kinds[bundle] == "ablation" and row["parent"]]
+
+
+def parent_row(row: dict) -> dict:
+    """The row of the run that a row's run starts from."""
+    return study.row(row["parent"], row["model"], study.seed(row["parent"], row["seed"]))
+
+
 def searchers(jobs: list[tuple[dict, str]]) -> list[dict]:
     """Whose search each evaluation job's is: the row of its run, with its attack."""
     return [row | {"attack": study.config.bundles[bundle].attack} for row, bundle in jobs]
@@ -285,6 +297,8 @@ def sweep_outputs(sweep: str) -> list[str]:
     tables, figures = (TRIAL_TABLES, TRIAL_FIGURES) if held else (SWEEP_TABLES, SWEEP_FIGURES)
     if study.config.sweeps[sweep].ability:
         tables, figures = [*tables, "ability"], [*figures, "pareto"]
+    if ablated(sweep):
+        tables, figures = [*tables, "directions"], [*figures, "directions"]
     return [
         *(f"{RESULTS}/tables/{sweep}/{table}.csv" for table in tables),
         *(f"{RESULTS}/figures/{sweep}/{figure}.{model}.svg" for figure in figures for model in study.models(sweep)),

@@ -61,3 +61,34 @@ rule collect_trials:
         code=code("collect_trials"),
     script:
         "../scripts/collect_trials.py"
+
+
+rule collect_directions:
+    """Tell which layer's direction an ablation needs, and how far each run turned its parent's."""
+    input:
+        searches=lambda w: search_tables(ablated(scope(w))),
+        own=lambda w: [at(row, "embeddings.safetensors") for row, _ in ablated(scope(w))],
+        parents=lambda w: [at(parent_row(row), "embeddings.safetensors") for row, _ in ablated(scope(w))],
+        prompts=prompts(),
+    output:
+        table=report(
+            "<results>/tables/{sweep}directions.csv",
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"table": "directions"},
+        ),
+    log:
+        "<logs>/collect_directions/{sweep}all.log",
+    benchmark:
+        "<timings>/collect_directions/{sweep}all.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        rows=lambda w: searchers(ablated(scope(w))),
+        sets=ATTACKER_SETS,
+        code=code("collect_directions"),
+    script:
+        "../scripts/collect_directions.py"

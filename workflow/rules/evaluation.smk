@@ -33,7 +33,7 @@ rule generate_answers:
             attack=attack,
             bundle=bundle,
             sets=SETS,
-            attacker_sets=[*study.sets_of("harmful"), *study.sets_of("safe", "attack")],
+            attacker_sets=ATTACKER_SETS,
             judge=JUDGE.model_dump(),
         ),
         code=code("generate_answers", attack_of),

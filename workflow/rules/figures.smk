@@ -333,6 +333,36 @@ rule plot_pareto:
         "../scripts/plot_pareto.py"
 
 
+rule plot_directions:
+    """Which layer's direction carries the refusal, and whether the defence turned it."""
+    input:
+        directions="<results>/tables/{sweep}directions.csv",
+        layers=lambda w: main_layers(w.model),
+    output:
+        svg=report(
+            "<results>/figures/{sweep}directions.{model}.svg",
+            caption="../report/directions.rst",
+            category="Figures",
+            subcategory="{model}",
+            labels={"figure": "directions"},
+        ),
+        png="<results>/figures/{sweep}directions.{model}.png",
+    log:
+        "<logs>/plot_directions/{sweep}{model}.log",
+    benchmark:
+        "<timings>/plot_directions/{sweep}{model}.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg=study_of,
+        code=code("plot_directions"),
+    script:
+        "../scripts/plot_directions.py"
+
+
 rule plot_cost:
     """Time by rule."""
     input:

@@ -1,0 +1,45 @@
+"""Which layer's direction carries the refusal, and whether the defence turned it (method.md section 6)."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from es2.plots.style import GREY, LIGHT, new_figure, run_legend, run_styles, say_empty, style
+from es2.reporting import Study
+
+PANELS = {
+    "compliance": "compliance, direction\nof layer k ablated",
+    "cosine_to_parent": "cosine to the parent's\ndirection of layer k",
+}
+
+
+def directions_figure(directions: pd.DataFrame, study: Study, layers: Sequence[int]) -> Figure:
+    """Two panels over the layer whose mean difference is projected out, a line a run at its first seed.
+
+    A star is the layer that the attacker takes in the end; upright lines are the layers that ES2 separates.
+    """
+    mine = directions[directions["model"] == study.model]
+    mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")]
+    runs = [run for run in study.runs if run in set(mine["run"])]
+    with style():
+        figure, axes = new_figure(10.5, 2, 1, sharex=True)
+        for panel, (measure, title) in zip(axes[:, 0], PANELS.items(), strict=True):
+            panel.set_ylabel(title)
+            panel.set_ylim(-0.05, 1.08)
+            for layer in layers:
+                panel.axvline(layer, color=LIGHT, lw=3, zorder=0, label="_separated")
+            if not runs:
+                say_empty(panel, "no ablation", keep_y=True)
+            for run in runs:
+                look, line = run_styles(study)[run], mine[mine["run"] == run].sort_values("layer")
+                panel.plot(line["layer"], line[measure], color=look.color, ls=look.dashes, lw=1.4, label=f"_{run}")
+                taken = line[line["chosen"].astype(bool)]
+                panel.plot(
+                    taken["layer"], taken[measure], color=look.color, ls="", marker="*", ms=11, mec="white", mew=0.6,
+                    label=f"_chosen_{run}",
+                )  # fmt: skip
+        axes[0, 0].axhline(0.5, color=GREY, lw=0.8, ls=":", zorder=0)
+        axes[1, 0].set_xlabel("layer k")
+        run_legend(figure, study, runs, markers=False)
+    return figure
