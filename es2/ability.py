@@ -153,11 +153,17 @@ def _once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _sample(name: str, leaf: str, row: Mapping[str, Any]) -> tuple[float | None, dict[str, Any]]:
     """Chance of a guess and the result of one question; in a group its id carries the member task's name."""
-    score = next((row[score] for score in SCORES if score in row), None)
-    if score is None:
+    measure = next((measure for measure in SCORES if measure in row), None)
+    if measure is None:
         raise UserError(
             f"ability.tasks.{name}: {leaf} measures {', '.join(row['metrics'])}, which does not say right or wrong of "
             "each question; choose a multiple-choice or exact-match task"
+        )
+    # Some tasks call a share `acc`, such as the probability of all right choices: cut to a whole number it would be 0.
+    if row[measure] not in (0, 1):
+        raise UserError(
+            f"ability.tasks.{name}: the {measure} of {leaf} at question {row['doc_id']} is {row[measure]}, neither "
+            "right (1) nor wrong (0); choose a task that scores each question so, as truthfulqa_mc1 for truthfulqa_mc2"
         )
     chance, logprob, normalised = None, None, None
     if isinstance(row["target"], int) and len(row["filtered_resps"]) > 1:
@@ -167,7 +173,7 @@ def _sample(name: str, leaf: str, row: Mapping[str, Any]) -> tuple[float | None,
         chance, logprob = 1 / len(scores), round(logprob, DIGITS)
     return chance, {
         "doc_id": row["doc_id"] if leaf == name else f"{leaf}:{row['doc_id']}",
-        "correct": int(score),
+        "correct": int(row[measure]),
         "logprob_correct": logprob,
         "logprob_normalised": normalised,
     }

@@ -14,8 +14,11 @@ import yaml
 from pydantic import ValidationError
 
 from es2.registry import EXTERNAL, METHODS, TERMS, UNTRAINED
-from es2.settings.checks import check, check_paths, check_training, own_file, sets_with, with_ancestors
+from es2.settings.checks.paths import check_paths, own_file
+from es2.settings.checks.runs import check_training
+from es2.settings.checks.whole import check
 from es2.settings.errors import user_error
+from es2.settings.lookup import sets_with, with_ancestors
 from es2.settings.study import Config
 from es2.settings.training import Training
 

@@ -104,3 +104,12 @@ def bench(load_model: Callable[..., object], tmp_path: Path) -> object:
     from training_bench import Bench
 
     return Bench(load_model, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def drawn() -> dict[str, object]:
+    """Every figure of the usual synthetic study (see drawing.figures)."""
+    from drawing import figures
+    from synthetic import Truth
+
+    return figures(Truth())

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from es2.examples import Example
 from es2.models import LanguageModel
 
 
@@ -98,3 +99,13 @@ def edited_answer(
 def n_hooks(lm: LanguageModel) -> int:
     """Forward hooks on the model's blocks."""
     return sum(len(block._forward_hooks) for block in lm.blocks)
+
+
+def states_along(lm: LanguageModel, example: Example, layer: int) -> Tensor:
+    """Residual stream [t, d] after a block at all tokens of an example but the answer's last."""
+    seen: dict[str, Tensor] = {}
+    handle = lm.blocks[layer].register_forward_hook(lambda _module, _inputs, output: seen.update(states=output))
+    ids = torch.tensor([[*example.prompt_tokens, *example.answer_tokens[:-1]]])
+    lm.model(input_ids=ids, use_cache=False)
+    handle.remove()
+    return seen["states"][0]

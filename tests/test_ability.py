@@ -1,6 +1,7 @@
 """Worked MMLU questions, and the harness on a tiny model against log-probabilities computed one by one."""
 
 import json
+import re
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -153,6 +154,38 @@ def test_a_task_that_cannot_be_had(lm, monkeypatch):
         evaluate(lm, [AbilityTask("arc_eazy")])
     with pytest.raises(UserError, match=r"^ability\.tasks\.arc_easy: its questions cannot be had"):
         evaluate(lm, [AbilityTask("arc_easy")])
+
+
+SHARES = """
+import math
+
+def process_results(doc, results):
+    likelihoods = [math.exp(value) for value, _ in results]
+    return {"acc": likelihoods[doc["answer"]] / math.fsum(likelihoods)}
+"""
+
+
+def test_a_task_whose_score_is_a_share_is_refused(lm, tmp_path, monkeypatch):
+    """As truthfulqa_mc2, whose `acc` is a probability: our own task with such a score in its stead."""
+    own = (ability.TASK_FOLDER / "mmlu_worked.yaml").read_text()
+    renamed = own.replace("task: mmlu_worked", "task: shares")
+    (tmp_path / "shares.yaml").write_text(f"{renamed}process_results: !function shares.process_results\n")
+    (tmp_path / "shares.py").write_text(SHARES)
+    monkeypatch.setattr(
+        ability, "_harness_tasks", lambda: TaskManager(include_path=str(tmp_path), include_defaults=False)
+    )
+    with pytest.raises(UserError) as raised:
+        evaluate(lm, [AbilityTask("shares", limit=3)])
+    sentence = str(raised.value)
+    assert re.match(r"ability\.tasks\.shares: the acc of shares at question 0 is 0\.\d+, neither", sentence)
+    assert "truthfulqa_mc1" in sentence
+
+
+@pytest.mark.parametrize("score", [0, 1, 0.0, 1.0, True, False])
+def test_right_and_wrong_are_whole_numbers(score):
+    row = {"doc_id": 3, "target": "42", "filtered_resps": ["42"], "metrics": ["acc"], "acc": score}
+    found = ability._sample("sums", "sums", row)[1]["correct"]
+    assert (found, type(found)) == (score, int)
 
 
 def test_samples_of_groups_filters_and_answers_without_choices():

@@ -202,6 +202,15 @@ def test_the_examples_are_studies(tmp_path, monkeypatch):
     assert model.config.select.models == ["mine"]
     with pytest.raises(UserError, match=r"models\.mine\.path: there is no folder path/to/your/model"):
         check_files(model)
+    here = {"models": {"mine": {"path": str(tmp_path)}}, "select": {"models": ["smollm2_135m", "mine"]}}
+    both = read_study(merged(load("config.yaml", "examples/own_model.yaml"), here))
+    check_files(both)
+    assert both.row("es2", "mine", 0) == {**both.row("es2", "smollm2_135m", 0), "model": "mine"}
+    refusing = read_study(load("config.yaml", "examples/own_model.yaml", "examples/refuses_already.yaml"))
+    assert refusing.runs() == ["base", "hold", "es2"]
+    assert {refusing.parent("hold"), refusing.parent("es2"), refusing.config.report.parent} == {"base"}
+    assert refusing.fixes_budgets("scav_adaptive", "base")
+    assert "base" in refusing.bundle_runs("scav_adaptive")
     defence = read_study(load("config.yaml", "examples/own_defence.yaml"))
     assert defence.runs() == ["base", "refusal_sft", "hold", "es2", "mine"]
     assert (defence.external("mine"), defence.finetuned("mine"), defence.seeds("mine")) == (True, False, [0])

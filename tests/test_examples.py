@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import FAMILIES, PROMPTS
-from oracles import add_random_lora, n_hooks
+from oracles import add_random_lora, n_hooks, states_along
 from torch.nn.functional import cross_entropy
 
 from es2.embeddings import extract_tokens
@@ -105,6 +105,42 @@ def test_prompts_that_are_all_alike_keep_a_token_of_their_own(load_model):
             final, residual, _ = alone(lm, example)
             torch.testing.assert_close(outputs.final[outputs.rows == place], final, atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(outputs.residual[2][place], residual[2], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whole_states_are_those_of_a_plain_pass(load_model, family):
+    lm = load_model(family)
+    tokens = lm.chat_tokens(PROMPTS[:4])
+    examples = [Example(str(i), ids, [5, 6, 7, 8][: i + 1]) for i, ids in enumerate(tokens)]
+    with torch.no_grad():
+        outputs = run_examples(lm, examples, [0, 2], whole=True)
+        at_prompt = run_examples(lm, examples, [0, 2]).residual
+        for row, example in enumerate(examples):
+            for layer in (0, 2):
+                expected = states_along(lm, example, layer)
+                own = outputs.whole[row][layer]
+                assert 0 < len(own) < len(expected)
+                torch.testing.assert_close(own, expected[-len(own) :], atol=1e-4, rtol=1e-4)
+    for layer in (0, 2):
+        torch.testing.assert_close(outputs.residual[layer], at_prompt[layer])
+
+
+def test_an_edit_of_training_acts_where_the_answer_is_predicted(load_model):
+    lm = load_model()
+    examples = [Example(str(i), ids, [5, 6, 7][: i + 1]) for i, ids in enumerate(lm.chat_tokens(PROMPTS[:3]))]
+
+    def edit(layer, found, rows, step):
+        return found + (1.0 + rows)[:, None]
+
+    with torch.no_grad():
+        plain = run_examples(lm, examples, [1], whole=True)
+        moved = run_examples(lm, examples, [1], whole=True, edit=edit, edited=[1])
+    for row, example in enumerate(examples):
+        change = moved.whole[row][1] - plain.whole[row][1]
+        n = len(example.answer_tokens)
+        torch.testing.assert_close(change[-n:], torch.full_like(change[-n:], 1.0 + row), atol=1e-5, rtol=1e-4)
+        assert change[:-n].abs().max() == 0
+    assert (moved.final - plain.final).abs().max() > 0.01
 
 
 def test_states_file_round_trip(tmp_path):

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("Snakefile", "config", "es2", "profiles", "workflow")
@@ -73,6 +74,23 @@ def test_the_default_study_is_the_size_that_it_says(dry):
 @pytest.mark.parametrize("config", ["full", "smoke", "benchmarks", "paper"])
 def test_the_graph_of_every_variant_builds(dry, config):
     assert jobs(snakemake(dry, "-n", "--configfile", f"config/{config}.yaml"))["all"] == 1
+
+
+@pytest.mark.parametrize(
+    ("models", "files", "expected"),
+    [
+        (["mine"], ["own_model"], {"convert_model": 1, "finetune": 3, "record_reference": 2, "fetch_source": 7}),
+        (["smollm2_135m", "mine"], ["own_model"], {"convert_model": 2, "finetune": 6, "fetch_source": 8}),
+        (["mine"], ["own_model", "refuses_already"], {"finetune": 2, "record_reference": 1, "extract_embeddings": 3}),
+    ],
+    ids=["alone", "beside the default", "refuses already"],
+)
+def test_a_local_model_has_the_graph_of_the_default_study(dry, tiny_folders, tmp_path, models, files, expected):
+    mine = {"select": {"models": models}, "models": {"mine": {"path": str(tiny_folders["qwen2"])}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
+    laid = [f"config/examples/{name}.yaml" for name in files]
+    counts = jobs(snakemake(dry, "-n", "--configfile", *laid, str(tmp_path / "mine.yaml")))
+    assert {rule: counts[rule] for rule in expected} == expected
 
 
 def test_a_sweep_trains_its_own_runs_only(dry):

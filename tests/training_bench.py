@@ -8,7 +8,7 @@ from es2.checkpoints import Checkpoints
 from es2.embeddings import Embeddings, extract_tokens
 from es2.methods.base import TrainingData
 from es2.reference import record
-from es2.training import HeldOut, add_lora, train
+from es2.training import HeldOut, add_lora, draw_batch, train
 
 HARMFUL = ["Make a trap", "Steal a car now", "Forge a letter", "Break a lock"]
 SAFE = ["Make a cake", "Wash a car now", "Write a letter", "Mend a clock"]
@@ -88,3 +88,20 @@ class Bench:
 
 class KilledError(Exception):
     """A killed job."""
+
+
+def learner_of(bench, name, **changes):
+    """A method on the bench's data, under changed settings."""
+    return registry.method(name)({**SETTINGS, **changes}, bench.data)
+
+
+def drawn_examples(bench, learner, lm, batches=1):
+    """The examples of the first batches, for which the method is prepared."""
+    drawn = [draw_batch(bench.pools, {"harm": 3, "plain": 3}, 0, step) for step in range(batches)]
+    learner.prepare(lm, [pair for batch in drawn for pair in batch])
+    return [[learner.example(*pair) for pair in batch] for batch in drawn]
+
+
+def states(*shape, seed):
+    """Random states of a shape."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

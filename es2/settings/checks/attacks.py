@@ -1,0 +1,107 @@
+"""Rows of attacks, the bundles that evaluate them, and the bundles that choose between trials."""
+
+from es2.errors import UserError
+from es2.settings.checks.names import check_list, check_sizes, need
+from es2.settings.evaluation import (
+    AblationAttack,
+    AblationSearch,
+    BudgetAttack,
+    BudgetChoice,
+    Bundle,
+    DirectAttack,
+    OwnAttack,
+    PrefillAttack,
+    PublishedAttack,
+    SampledAttack,
+    ScavAttack,
+    SoftPromptAttack,
+    ValidationAnswers,
+)
+from es2.settings.lookup import used_bundles
+from es2.settings.study import Config
+
+
+def check_attacks(config: Config) -> None:
+    """Every attack has a free name, budgets and windows in order, and probes that are fitted."""
+    known = config.probes.c
+    wanted = [("probes.metric_c", config.probes.metric_c)]
+    for name, attack in config.attacks.items():
+        where = f"attacks.{name}"
+        if "_" in name and name.rpartition("_")[2] in ("random", "shuffled", "single"):
+            raise UserError(f"{where}: an attack's name with that ending is its control's in the tables; rename it")
+        if isinstance(attack, DirectAttack) != (name == "direct"):
+            raise UserError(f"{where}: the name direct is that of the direct request (kind: direct); rename it")
+        if isinstance(attack, ScavAttack):
+            wanted.append((f"{where}.c", attack.c))
+        if isinstance(attack, PublishedAttack):
+            need(f"{where}.source", "source", attack.source, config.sources)
+        if isinstance(attack, BudgetAttack):
+            _check_budgets(where, attack)
+        search = getattr(attack, "search", None)
+        if isinstance(search, BudgetChoice):
+            wanted += [(f"{where}.search.c", strength) for strength in search.c]
+            for window in search.windows:
+                _check_window(f"{where}.search.windows", window)
+        if isinstance(search, AblationSearch):
+            _check_window(f"{where}.search.window", search.window)
+    for where, strength in wanted:
+        if strength not in known:
+            raise UserError(f"{where}: no probe is fitted with C = {strength:g}; add it to probes.c")
+
+
+def _check_window(where: str, window: list[float]) -> None:
+    low, high = window
+    if low > high:
+        raise UserError(f"{where}: [{low:g}, {high:g}] ends before it begins")
+
+
+def _check_budgets(where: str, attack: BudgetAttack) -> None:
+    if sorted(set(attack.budgets)) != attack.budgets:
+        raise UserError(f"{where}.budgets: they do not ascend; sort them, each once")
+    for budget in attack.control_budgets:
+        if budget not in attack.budgets:
+            raise UserError(f"{where}.control_budgets: {budget:g} is none of the budgets; add it")
+
+
+def check_bundle(config: Config, name: str, bundle: Bundle) -> None:
+    """A bundle names what exists; one in use is fitted where its attack can be, on prompts that there are."""
+    where = f"bundles.{name}"
+    if "." in name:
+        raise UserError(f"{where}: a bundle's name parts file names, so it has no point; rename it")
+    need(f"{where}.attack", "attack", bundle.attack, config.attacks)
+    if not isinstance(bundle.runs, str):
+        check_list(f"{where}.runs", "run", bundle.runs, config.runs)
+    for benchmark in bundle.benchmarks:
+        need(f"{where}.benchmarks", "prompt set", benchmark, config.prompt_sets)
+    if name not in used_bundles(config):
+        return
+    attack = config.attacks[bundle.attack]
+    if isinstance(
+        attack, DirectAttack | ValidationAnswers | PrefillAttack | SoftPromptAttack | SampledAttack | PublishedAttack
+    ):
+        if bundle.fitted_on or bundle.controls:
+            raise UserError(f"{where}: the attack {attack.kind} has neither fitted_on nor controls; take them away")
+    elif not isinstance(attack, OwnAttack):
+        if bundle.controls is None:
+            raise UserError(f"{where}.controls: this key is missing; say how many draws (0 for none)")
+        if not bundle.fitted_on:
+            raise UserError(f"{where}.fitted_on: it is empty; say where the attack is fitted")
+    if isinstance(attack, BudgetAttack | AblationAttack) and bundle.fitted_on != ["self"]:
+        raise UserError(f"{where}.fitted_on: an adaptive attack is fitted on the run itself; write [self]")
+    check_sizes(config, f"{where}.benchmarks", bundle.benchmarks, "test")
+    # A search alone, and answers to validation prompts, need no test prompts.
+    if not any(bundle.benchmarks.values()) and not isinstance(attack, BudgetAttack | ValidationAnswers):
+        raise UserError(f"{where}.benchmarks: every set has size 0; give one some prompts")
+
+
+def check_trials(config: Config) -> None:
+    """The sweep of trials has the two bundles that choose between them."""
+    check_list("trials.sweeps", "sweep", config.trials.sweeps, config.sweeps)
+    for sweep in config.trials.sweeps:
+        attacks = [config.attacks[config.bundles[name].attack] for name in config.sweeps[sweep].bundles]
+        kinds = [isinstance(attack, BudgetAttack) for attack in attacks]
+        if sorted(kinds) != [False, True] or not any(isinstance(attack, ValidationAnswers) for attack in attacks):
+            raise UserError(
+                f"sweeps.{sweep}.bundles: trials are chosen by two bundles, one of the kind validation and one over "
+                "budgets; name these"
+            )

@@ -1,0 +1,52 @@
+"""The prompts that a reference is recorded on, and who is who in comparisons and the report."""
+
+from es2.errors import UserError
+from es2.registry import UNTRAINED
+from es2.settings.checks.names import check_list, check_sizes, need
+from es2.settings.lookup import with_ancestors
+from es2.settings.study import Config
+
+
+def check_reference(config: Config) -> None:
+    """The prompts on which parents are recorded and drift is read have the label that this needs."""
+    reference = config.reference
+    for key, sizes, split, label in (
+        ("held_out", reference.held_out, "validation", "safe"),
+        ("drift", reference.drift, "test", "safe"),
+        ("targets", reference.targets, "attack", "harmful"),
+    ):
+        where = f"reference.{key}"
+        check_sizes(config, where, sizes, split)
+        for name, size in sizes.items():
+            if size and config.prompt_sets[name].label != label:
+                what = (
+                    "drift is read on harmless prompts" if label == "safe" else "attacks aim at answers to harmful ones"
+                )
+                raise UserError(f"{where}.{name}: {what}; name a {label} set")
+        if label == "safe" and not any(sizes.values()):
+            raise UserError(f"{where}: every set has size 0; give a safe one some prompts")
+
+
+def check_report(config: Config) -> None:
+    """The report, the primary endpoint, the comparisons and the release name what is selected."""
+    report, primary = config.report, config.primary
+    for key in ("parent", "control"):
+        need(f"report.{key}", "run", getattr(report, key), config.runs)
+    for key in ("plain", "look_dangerous"):
+        need(f"report.{key}", "selected prompt set", getattr(report, key), config.select.prompt_sets)
+    selected = with_ancestors(config, config.select.runs)
+    need("report.main", "selected run", report.main, selected)
+    need("primary.run", "selected run", primary.run, selected)
+    need("primary.against", "selected run", primary.against, selected)
+    need("primary.attack", "attack", primary.attack, config.attacks)
+    need("primary.benchmark", "benchmark", primary.benchmark, ["pooled", *config.select.prompt_sets])
+    comparison = config.comparison
+    need("comparison.reference", "selected run", comparison.reference, selected)
+    for run in (name for pair in comparison.pairs for name in pair):
+        need("comparison.pairs", "run", run, config.runs)
+    if primary.factor is not None and primary.factor not in comparison.factors:
+        raise UserError(f"primary.factor: {primary.factor:g} is none of comparison.factors; add it there")
+    check_list("release", "selected run", config.release, selected)
+    for name in config.release:
+        if config.runs[name].method == UNTRAINED:
+            raise UserError(f"release: {name!r} is untrained and has no adapter to merge; take it away")

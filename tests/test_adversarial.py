@@ -1,0 +1,99 @@
+"""Training under the attack: the edits are the attackers', and the terms are those of `hold` under them."""
+
+import pytest
+import torch
+from oracles import add_random_lora
+from training_bench import SETTINGS, drawn_examples, learner_of, states
+
+from es2.activations import record_residual
+from es2.examples import run_examples
+from es2.methods.adversarial import landing, project, push
+from es2.models import Cursor
+from es2.probes import fit_probe_set
+from es2.training import draw_batch
+
+
+def test_the_edits_of_training_are_the_attackers_steps(scene):
+    probes = scene.probes
+    e = scene.embeddings[:12, 2]
+    edited = landing(probes, 1, 1.5)(2, e, torch.arange(12), 0)
+    w = probes.weight[1, 2]
+    target = -0.5 * probes.mu_harmful[1, 2] + 1.5 * probes.mu_safe[1, 2]
+    for one, found in zip(e, edited, strict=True):
+        over = w @ one > target
+        expected = one - over * (w @ one - target) * w / (w @ w)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    unit = torch.nn.functional.normalize(states(4, 32, seed=0), dim=-1)
+    moved = push(unit, torch.tensor([1.0, 2.0, 3.0, 4.0]))(2, e, torch.arange(12), 0)
+    torch.testing.assert_close(moved - e, (3 * unit[2]).expand(12, 32), atol=1e-5, rtol=1e-4)
+    for one, left in zip(e, project(unit[1])(2, e, torch.arange(12), 0), strict=True):
+        torch.testing.assert_close(left, one - unit[1] * (unit[1] @ one), atol=1e-4, rtol=1e-4)
+
+
+def test_every_edit_is_drawn(bench):
+    learner = learner_of(bench, "adversarial")
+    lm = add_random_lora(bench.load(), scale=0.05)
+    drawn_examples(bench, learner, lm)
+    kinds = set()
+    for step in range(40):
+        learner.begin(lm, step, 40)
+        kinds.add(learner.draw(lm)[0].__qualname__.partition(".")[0])
+    assert kinds == {"landing", "push", "project"}
+
+
+@pytest.mark.parametrize("name", ["adversarial", "es2_adversarial"])
+def test_what_is_drawn_follows_the_seed(bench, name):
+    def first(seed):
+        learner = learner_of(bench, name)
+        learner.prepare(bench.load(), draw_batch(bench.pools, {"harm": 2, "plain": 2}, seed, 0))
+        learner.begin(bench.load(), 0, 6)
+        return learner.random.random()
+
+    assert first(0) == first(0)
+    assert first(0) != first(1)
+
+
+def test_adversarial_is_hold_and_the_same_terms_under_the_edit(bench):
+    learner, hold = learner_of(bench, "adversarial"), learner_of(bench, "hold")
+    lm = add_random_lora(bench.load(), scale=0.05)
+    examples = drawn_examples(bench, learner, lm)[0]
+    learner.begin(lm, 0, 6)
+    with torch.no_grad():
+        outputs = learner.run(lm, examples)
+        found = learner.loss(lm, examples, outputs)
+        clean = hold.loss(lm, examples, outputs)
+        learner.begin(lm, 0, 6)
+        edit, layers = learner.draw(lm)
+        attacked = run_examples(lm, examples, edit=edit, edited=layers)
+        harmful = torch.tensor([example.prompt_id in bench.data.harmful for example in examples])
+        safe, refusals = hold.divergences(lm, examples, attacked, harmful)
+    assert found.total.item() == pytest.approx((clean.total + refusals + safe).item(), rel=1e-5)
+    assert found.parts["kl_attacked"] > found.parts["kl"]
+
+
+def test_the_attacker_of_training_is_fitted_on_the_model_as_it_is(bench):
+    learner = learner_of(bench, "adversarial", adversarial={**SETTINGS["adversarial"], "fit_prompts": 100})
+    lm = add_random_lora(bench.load(), scale=0.05)
+    learner.begin(lm, 0, 6)
+    ids = [key for key in bench.data.references if key in bench.data.harmful]
+    ids += [key for key in bench.data.references if key not in bench.data.harmful]
+    values = []
+    with torch.no_grad(), record_residual(lm, range(lm.n_layers)) as recorded:
+        for key in ids:
+            tokens = bench.references[key].prompt_tokens
+            with lm.looking_at(Cursor(torch.tensor([0]), torch.tensor([len(tokens) - 1]))):
+                lm.decoder(input_ids=torch.tensor([tokens]), use_cache=False)
+            values.append(torch.stack([recorded[layer][0] for layer in range(lm.n_layers)]))
+    labels = torch.tensor([key in bench.data.harmful for key in ids])
+    values = torch.stack(values)
+    expected = fit_probe_set(values, labels, values, labels, [0.01, 1.0], seed=0)
+    torch.testing.assert_close(learner.probes.weight, expected.weight, atol=1e-3, rtol=1e-2)
+    difference = values[~labels].mean(0) - values[labels].mean(0)
+    torch.testing.assert_close(
+        learner.difference, torch.nn.functional.normalize(difference, dim=-1), atol=1e-4, rtol=1e-3
+    )
+    before = learner.probes
+    learner.begin(lm, 1, 6)
+    assert learner.probes is before
+    learner.begin(lm, 2, 6)
+    assert learner.probes is not before
