@@ -76,19 +76,22 @@ class CircuitBreakers(Method):
         """See the class."""
         change, retain = [], []
         for layer in self.layers:
-            changed, parent = self.states(examples, outputs, layer, CHANGE)
-            change.append(self.change(changed, parent, layer))
-            retain.append(retain_loss(*self.states(examples, outputs, layer, RETAIN)))
-        rerouted, retained = torch.stack(change).mean(), torch.stack(retain).mean()
-        total = self.coefficients[0] * rerouted + self.coefficients[1] * retained
-        return Loss(total, {"rerouting": rerouted.item(), "retain": retained.item()})
+            changed, retained = (self.states(examples, outputs, layer, role) for role in (CHANGE, RETAIN))
+            change.append(self.change(*changed, layer) if changed else torch.zeros((), device=lm.device))
+            retain.append(retain_loss(*retained) if retained else torch.zeros((), device=lm.device))
+        moved, kept = torch.stack(change).mean(), torch.stack(retain).mean()
+        total = self.coefficients[0] * moved + self.coefficients[1] * kept
+        return Loss(total, {"rerouting": moved.item(), "retain": kept.item()})
 
     def change(self, states: Tensor, parent: Tensor, layer: int) -> Tensor:
         """The loss on the states [n, d] of harmful examples at one layer."""
         return rerouting_loss(states, parent)
 
-    def states(self, examples: Sequence[Example], outputs: Outputs, layer: int, role: str) -> tuple[Tensor, Tensor]:
-        """States [n, d] of all tokens of the examples with a role, and the parent's.
+    def states(
+        self, examples: Sequence[Example], outputs: Outputs, layer: int, role: str
+    ) -> tuple[Tensor, Tensor] | None:
+        """States [n, d] of all tokens of the examples with a role, and the parent's; None where there is no example:
+        by chance, every harmful prompt of a small batch may stand there with the parent's refusal.
 
         How long the head is that a batch shares depends on the batch: what both have is compared, from the end.
         """
@@ -99,9 +102,7 @@ class CircuitBreakers(Method):
                 n = min(len(cached), len(states[layer]))
                 own.append(states[layer][-n:].float())
                 parent.append(cached[-n:])
-        if not own:
-            raise UserError(f"training.batch: a step has no example to {role}; give it more prompts")
-        return torch.cat(own), torch.cat(parent).to(own[0].device)
+        return (torch.cat(own), torch.cat(parent).to(own[0].device)) if own else None
 
 
 class RandomTarget(CircuitBreakers):
@@ -132,16 +133,25 @@ class Triplet(CircuitBreakers):
         """See the class."""
         settings = self.settings["triplet"]
         margins = (settings["margin_safe"], settings["margin_harmful"])
-        both = [
-            triplet_losses(
-                *self.states(examples, outputs, layer, RETAIN), *self.states(examples, outputs, layer, CHANGE), margins
-            )
-            for layer in self.layers
-        ]
+        both = [self.at_layer(examples, outputs, layer, margins, lm.device) for layer in self.layers]
         on_safe, on_harmful = (torch.stack(part).mean() for part in zip(*both, strict=True))
         kl = self.kl(lm, examples, outputs)
         total = settings["safe"] * on_safe + settings["harmful"] * on_harmful + self.settings["kl"]["weight"] * kl
         return Loss(total, {"triplet_safe": on_safe.item(), "triplet_harmful": on_harmful.item(), "kl": kl.item()})
+
+    def at_layer(
+        self,
+        examples: Sequence[Example],
+        outputs: Outputs,
+        layer: int,
+        margins: tuple[float, float],
+        device: torch.device,
+    ) -> tuple[Tensor, Tensor]:
+        """Both losses at one layer; 0 in a batch that lacks one of the classes, which a triplet needs."""
+        kept, changed = (self.states(examples, outputs, layer, role) for role in (RETAIN, CHANGE))
+        if kept is None or changed is None:
+            return torch.zeros((), device=device), torch.zeros((), device=device)
+        return triplet_losses(*kept, *changed, margins)
 
     def kl(self, lm: LanguageModel, examples: Sequence[Example], outputs: Outputs) -> Tensor:
         """Mean KL to the parent over the answer tokens of the retained examples."""
