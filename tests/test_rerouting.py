@@ -108,3 +108,24 @@ def test_the_parents_states_do_not_depend_on_the_batch(bench):
 def test_nothing_to_reroute_is_a_user_error(bench):
     with pytest.raises(UserError, match="nothing to reroute"):
         registry.method("circuit_breakers")(SETTINGS, replace(bench.data, compliant={}))
+
+
+@pytest.mark.parametrize("name", ["circuit_breakers", "random_target", "triplet"])
+def test_a_batch_without_a_prompt_to_change_trains_the_other_terms(bench, name):
+    """By chance every harmful prompt of a batch may stand there with the parent's refusal."""
+    learner = learner_of(bench, name)
+    lm = add_random_lora(bench.load(), scale=0.05)
+    refused = [key for key in bench.pools["harm"] if bench.references[key].verdict == "refusal"]
+    examples = [learner.example(key, 0) for key in [*refused, *bench.pools["plain"]]]
+    assert {one.role for one in examples} == {"retain"}
+    learner.prepare(bench.load(), [(one.prompt_id, 0) for one in examples])
+    learner.begin(lm, 3, 6)
+    loss = learner.loss(lm, examples, learner.run(lm, examples))
+    moved = {"triplet": "triplet_harmful"}.get(name, "rerouting")
+    assert loss.parts[moved] == 0
+    rest = {"triplet": SETTINGS["kl"]["weight"] * loss.parts.get("kl", 0)}
+    expected = rest.get(name, learner.coefficients[1] * loss.parts.get("retain", 0))
+    assert loss.total.item() == pytest.approx(expected, rel=1e-5)
+    assert expected > 0
+    loss.total.backward()
+    assert any(one.grad is not None and one.grad.abs().sum() > 0 for one in lm.model.parameters() if one.requires_grad)
