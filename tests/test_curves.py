@@ -11,10 +11,11 @@ from verdict_frames import SETTINGS, cell, curve, frame, one, search_table, stud
 from es2.files import write_csv
 from es2.statistics import holm
 from es2.tables.curves import adaptive_curves, budgets_of_models, fixed_budgets
-from es2.tables.dsr import dsr_table, worst_case
+from es2.tables.dsr import dsr_table
 from es2.tables.paired import paired_table
 from es2.tables.robustness import robustness_table
 from es2.tables.verdicts import with_pool
+from es2.tables.worst import worst_case
 
 
 def test_a_curve_is_read_between_its_budgets_and_begins_with_the_direct_request() -> None:
@@ -140,6 +141,20 @@ def test_paired_differences_and_holm_over_all_but_the_primary() -> None:
     assert len(rest) == len(table) - 1
     assert rest["p_adjusted"].tolist() == pytest.approx(holm(rest["p"]).tolist())
     assert set(zip(table["run_a"], table["run_b"], strict=True)) == {("es2", "sft"), ("es2", "hold"), ("hold", "sft")}
+
+
+def test_the_worst_case_is_compared_prompt_by_prompt() -> None:
+    cells = frame(
+        *(cell(run, "rrrr") for run in ("es2", "sft")),
+        curve("es2", "adv", {1.0: "rrrc"}), curve("es2", "adv", {1.0: "rrcr"}, attack="addition"),
+        curve("sft", "adv", {1.0: "rccc"}), curve("sft", "adv", {1.0: "crcc"}, attack="addition"),
+    )  # fmt: skip
+    budgets = {"m": {"scav_adaptive": [1.0], "addition": [1.0]}}
+    table = paired_table(cells, budgets, replace(SETTINGS, factors=(1.0,)))
+    found = one(table, run_a="es2", run_b="sft", attack="worst_case", benchmark="adv", measure="refusal")
+    assert (found["difference"], found["n"], found["factor"]) == (0.5, 4, 1.0)
+    complied = one(table, run_a="es2", run_b="sft", attack="worst_case", benchmark="adv", measure="compliance")
+    assert complied["difference"] == 0.5 - 1.0
 
 
 def test_pairs_need_no_equal_setting_name_but_one_each() -> None:

@@ -10,6 +10,7 @@ from es2.statistics import holm, paired_difference
 from es2.tables.curves import Budgets, Curve, adaptive_curves
 from es2.tables.robustness import partner
 from es2.tables.verdicts import ATTACK, RUN, Settings, aimed_at, with_pool
+from es2.tables.worst import worst_cases
 
 WHERE = [*ATTACK, "benchmark", "judge"]
 COLUMNS = [
@@ -26,9 +27,9 @@ def paired_table(verdicts: pd.DataFrame, budgets: Budgets, settings: Settings) -
 
     Each run is compared with its parent, with the control on the same parent, and with those that
     `settings.pairs` names. Attacks with a budget axis are compared at the fixed budgets of the model
-    (`budget`, `factor`). run ... seed are those of run_a; run_b counts at the same seed, or at its own
-    first. `primary` marks the one endpoint of the config: its p value stands as it is, all others are
-    adjusted together.
+    (`budget`, `factor`), and so is the worst case over them. run ... seed are those of run_a; run_b counts
+    at the same seed, or at its own first. `primary` marks the one endpoint of the config: its p value
+    stands as it is, all others are adjusted together.
     """
     rows = [
         head | {"measure": measure} | _difference(both, measure, settings)
@@ -43,7 +44,9 @@ def comparisons(verdicts: pd.DataFrame, budgets: Budgets, settings: Settings) ->
     shares of both runs on the prompts that both met (columns prompt_id, cluster, `refusal_a`, `refusal_b`, ...)."""
     cells = aimed_at(with_pool(verdicts, settings.harmful), settings.harmful)
     columns = ["prompt_id", "cluster", *MEASURES]
-    for a, b, head in [*_free(cells, settings), *_at_budgets(adaptive_curves(cells), budgets, settings)]:
+    curves = adaptive_curves(cells)
+    at_budgets = [*_at_budgets(curves, budgets, settings), *_worst(cells, budgets, settings)]
+    for a, b, head in [*_free(cells, settings), *at_budgets]:
         both = a[columns].merge(b[columns].drop(columns="cluster"), on="prompt_id", suffixes=("_a", "_b"))
         if len(both):
             yield head, both
@@ -125,6 +128,24 @@ def _at_budgets(curves: Sequence[Curve], budgets: Budgets, settings: Settings) -
                 if curve.covers(budget) and against.covers(budget):
                     a, b = curve.at(budget).reset_index(), against.at(budget).reset_index()
                     yield a, b, head | names | {"budget": budget, "factor": factor}
+
+
+def _worst(cells: pd.DataFrame, budgets: Budgets, settings: Settings) -> Iterator[Pair]:
+    """Comparisons of the worst case over attacks, at each factor of the reference's budgets."""
+    found: dict[tuple[Any, ...], dict[int, tuple[Row, pd.DataFrame]]] = {}
+    for group, attack, factor, worst in worst_cases(cells, budgets, settings):
+        who = dict(zip([*RUN, "benchmark", "judge"], group, strict=True))
+        told = {"attack": attack, "fitted_on": "self", "budget": np.nan, "factor": factor}
+        key = (who["model"], who["benchmark"], who["judge"], attack, factor, who["run"])
+        found.setdefault(key, {})[who["seed"]] = (who | told, worst)
+    parents = {who["run"]: who["parent"] for seeds in found.values() for who, _ in seeds.values()}
+    for (*where, run), seeds in found.items():
+        for other in compared_with(run, parents[run], parents, settings):
+            theirs = found.get((*where, other), {})
+            for seed, (head, own) in seeds.items():
+                if theirs:
+                    _, against = theirs.get(seed, theirs[min(theirs)])
+                    yield own, against, head | {"run_a": run, "run_b": other}
 
 
 def _difference(both: pd.DataFrame, measure: str, settings: Settings) -> Row:
