@@ -107,7 +107,7 @@ def gain_verdict(own: Measure, its: Measure, factor: Measure) -> str:
         return "worse"
     low, high = factor.low, factor.high
     if math.isnan(low) or math.isnan(high):
-        low, high = own.low / its.high, own.high / its.low
+        low, high = _quotient_ends(own, its)
     return "gain" if low > 1 else "worse" if high < 1 else "no clear gain"
 
 
@@ -166,9 +166,10 @@ def _hold_clause(tables: Tables, study: Study, seed: int) -> tuple[str, str]:
     hold = ratio(tables, study, study.control, seed, "parent")
     if not hold.known:
         own, its = (_half(tables, study, run, seed) for run in (study.control, study.parent))
-        if not own.known or not its.known or own.censored or its.censored:
+        # A parent that complies with half of the requests without a push leaves nothing to divide by.
+        if not own.known or not its.known or own.censored or its.censored or its.value <= 0:
             return "hold unmeasured", f"{name} cannot be placed against the parent"
-        hold = Measure(own.value / its.value, own.low / its.high, own.high / its.low)
+        hold = Measure(own.value / its.value, *_quotient_ends(own, its))
     if hold.low > 1:
         verdict, words = "hold gains", f"{name} gains by itself, so not all of the gain is separation's"
     elif hold.high < 1:
@@ -177,6 +178,12 @@ def _hold_clause(tables: Tables, study: Study, seed: int) -> tuple[str, str]:
         verdict, words = "hold still", f"{name} moves nothing that could be told from chance"
     size = f"at least {number(hold.low)}" if hold.censored else hold.text()
     return verdict, f"{words} (its half-compliance budget is {size} times the parent's)"
+
+
+def _quotient_ends(own: Measure, its: Measure) -> tuple[float, float]:
+    """The widest interval of own / its, open where the divisor reaches 0."""
+    least = own.low / its.high if its.high > 0 else math.inf if own.low > 0 else 0.0
+    return least, own.high / its.low if its.low > 0 else math.inf
 
 
 def price_sentence(tables: Tables, study: Study, seed: int) -> Finding:

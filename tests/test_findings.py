@@ -119,6 +119,23 @@ def test_controls_that_do_as_much_take_the_claim_away() -> None:
     assert "not all of the gain is separation's" in gaining.sentence
 
 
+def test_a_parent_that_complies_without_a_push_is_nothing_to_divide_by() -> None:
+    tables = synthetic.all_tables(Truth())
+    r = tables.robustness
+    fallen = r["run"].isin(["refusal_sft", "hold"]) & (r["measure"] == "half_compliance_budget")
+    r.loc[fallen, ["value", "low", "high"]] = [0.0, 0.0, math.inf]
+    r.loc[r["measure"] == "half_compliance_ratio_to_parent", ["value", "low", "high"]] = [math.nan, 0.0, math.inf]
+    told = by_topic(Truth(), tables)
+    assert told["gain"].verdict == "no clear gain"
+    assert "against 0.000 [0.000, ∞] for its parent" in told["gain"].sentence
+    assert told["controls"].verdict == "hold unmeasured, aim matters"
+    assert "cannot be placed against the parent" in told["controls"].sentence
+    assert not [finding for finding in told.values() if "nan" in finding.sentence]
+    at_once = Measure(0.0, 0.0, 0.0)
+    assert gain_verdict(Measure(0.2, 0.1, 0.3), at_once, Measure()) == "gain"
+    assert gain_verdict(Measure(0.2, 0.0, 0.3), at_once, Measure()) == "no clear gain"
+
+
 def test_the_random_push_along_the_curve_stands_in_where_the_paper_setting_had_none() -> None:
     tables = synthetic.all_tables(Truth())
     dsr = tables.dsr[tables.dsr["attack"] != "scav_random"]
