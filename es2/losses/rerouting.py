@@ -16,8 +16,8 @@ def rerouting_loss(states: Tensor, parent: Tensor) -> Tensor:
 
 
 def retain_loss(states: Tensor, parent: Tensor) -> Tensor:
-    """Mean over tokens of the Euclidean distance |h' - h|, for states [n, d] and the parent's [n, d]."""
-    return torch.linalg.vector_norm(states - parent, dim=-1).mean()
+    """Mean over tokens of |h' - h|, over the parent's mean norm, for states [n, d] and the parent's [n, d]."""
+    return torch.linalg.vector_norm(states - parent, dim=-1).mean() / torch.linalg.vector_norm(parent, dim=-1).mean()
 
 
 def random_target_loss(states: Tensor, parent: Tensor, unit: Tensor, scale: float) -> Tensor:

@@ -80,7 +80,7 @@ class CircuitBreakers(Method):
             change.append(self.change(*changed, layer) if changed else torch.zeros((), device=lm.device))
             retain.append(retain_loss(*retained) if retained else torch.zeros((), device=lm.device))
         moved, kept = torch.stack(change).mean(), torch.stack(retain).mean()
-        total = self.coefficients[0] * moved + self.coefficients[1] * kept
+        total = self.coefficients[0] * moved + self.coefficients[1] * self.settings["rerouting"]["retain"] * kept
         return Loss(total, {"rerouting": moved.item(), "retain": kept.item()})
 
     def change(self, states: Tensor, parent: Tensor, layer: int) -> Tensor:

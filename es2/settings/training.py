@@ -86,10 +86,11 @@ class SftTerms(Row):
 
 
 class ReroutingTerms(Row):
-    """Circuit breakers and what shares its data: alpha of the schedule; the share of harmful prompts that retain the
-    parent's refusal; the length of RMU's random target, in mean norms of the parent."""
+    """Circuit breakers and what shares its data: alpha of the schedule; the weight of the retain loss; the share of
+    harmful prompts that retain the parent's refusal; the length of RMU's random target, in mean norms of the parent."""
 
     alpha: Positive
+    retain: Positive
     refusals: Share
     scale: Positive
 
