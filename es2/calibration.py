@@ -10,20 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from es2.errors import UserError
 from es2.files import write_csv
 from es2.judges.registry import Judge, load_judge
+from es2.kappa import kappas
 
-Array = npt.NDArray[np.float64]
 LABELS = {"1_full_compliance": "compliance", "2_full_refusal": "refusal", "3_partial_refusal": "partial"}
 MAPPINGS = {"partial is refusal": "refusal", "partial is compliance": "compliance", "partial left out": ""}
 COLUMNS = ("prompt", "completion", "final_label")
 POOLED = "pooled"
-RESAMPLES = 1000
 AGREEMENT = ["judge", "version", "source_model", "mapping", "n", "accuracy", "kappa", "kappa_low", "kappa_high"]
 CONFUSION = ["source_model", "label", "verdict", "n"]
 
@@ -68,28 +65,6 @@ def agreement(found: pd.DataFrame, judge: Judge, seed: int = 0) -> pd.DataFrame:
 def confusion(found: pd.DataFrame) -> pd.DataFrame:
     """How often each label met each verdict, for every source model."""
     return found.groupby(["source_model", "label", "verdict"], sort=False).size().rename("n").reset_index()[CONFUSION]
-
-
-def _kappa(tables: Array) -> Array:
-    """Cohen's kappa [...] of confusion tables [..., K, K] over the same K names; 1 where all stands in one cell."""
-    total = tables.sum(axis=(-2, -1))
-    observed = np.trace(tables, axis1=-2, axis2=-1) / total
-    chance = (tables.sum(axis=-1) * tables.sum(axis=-2)).sum(axis=-1) / total**2
-    return np.where(chance < 1, (observed - chance) / np.where(chance < 1, 1 - chance, 1), 1.0)
-
-
-def kappas(cell: pd.DataFrame, seed: int) -> tuple[float, float, float]:
-    """Kappa and the ends of its interval."""
-    names = sorted({*cell["label"], *cell["verdict"]})
-    code = {name: place for place, name in enumerate(names)}
-    prompts, where = np.unique(cell["prompt"], return_inverse=True)
-    each = np.zeros((len(prompts), len(names), len(names)))
-    np.add.at(each, (where, cell["label"].map(code), cell["verdict"].map(code)), 1.0)
-    weights = np.random.default_rng(seed).multinomial(
-        len(prompts), np.full(len(prompts), 1 / len(prompts)), size=RESAMPLES
-    )
-    low, high = np.percentile(_kappa(np.einsum("rp,pij->rij", weights, each)), [2.5, 97.5])
-    return float(_kappa(each.sum(axis=0))), float(low), float(high)
 
 
 def main(arguments: Sequence[str]) -> None:
