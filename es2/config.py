@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from es2.registry import EXTERNAL, METHODS, TERMS, UNTRAINED
 from es2.settings.checks import check, check_paths, check_training, own_file, sets_with, with_ancestors
 from es2.settings.errors import user_error
+from es2.settings.judge_checks import check_judges, check_judges_here
+from es2.settings.judges import judging_models
 from es2.settings.study import Config
 from es2.settings.training import Training
 
@@ -141,6 +143,19 @@ class Study:
         names = sets_with(self.config, split) if split else self.config.select.prompt_sets
         return [name for name in names if self.config.prompt_sets[name].label == label]
 
+    def models(self) -> list[str]:
+        """The selected models, then those that only judge."""
+        judges = [self.config.judges[name] for name in self.config.select.judges]
+        return list(dict.fromkeys([*self.config.select.models, *judging_models(judges)]))
+
+    def judging(self, judge: str) -> str | None:
+        """The model of the catalogue that a judge asks, if it asks one."""
+        return next(iter(judging_models([self.config.judges[judge]])), None)
+
+    def judged_sets(self, judge: str) -> list[str]:
+        """The sets whose answers a judge is shown: a classifier of harm says nothing of harmless requests."""
+        return self.sets_of("harmful") if self.config.judges[judge].kind == "judgezoo" else list(self.sets())
+
     def prompt_sources(self) -> list[str]:
         """The sources of the selected prompt sets."""
         rows = [self.config.prompt_sets[name] for name in self.config.select.prompt_sets]
@@ -242,6 +257,7 @@ def read_study(config: Mapping[str, Any]) -> Study:
     except ValidationError as error:
         raise user_error(error, config) from None
     check(checked)
+    check_judges(checked)
     trainings = {}
     for name, run in checked.runs.items():
         if run.method in (UNTRAINED, EXTERNAL):
@@ -256,8 +272,9 @@ def read_study(config: Mapping[str, Any]) -> Study:
 
 
 def check_files(study: Study) -> None:
-    """Raise UserError for the first file or folder on this machine that the config names and that is not there."""
+    """Raise UserError for the first file, folder, package or key that the config names and this machine lacks."""
     check_paths(study.config)
+    check_judges_here(study.config)
 
 
 def schema() -> str:
@@ -279,12 +296,17 @@ def method_module(method: str) -> str:
     return METHODS[method].partition(":")[0]
 
 
-def results_folder(files: Sequence[str]) -> str:
-    """The results folder of the study that these config files, laid over each other, describe."""
+def read_files(files: Sequence[str]) -> Study:
+    """The study that these config files, laid over each other, describe."""
     config: Settings = {}
     for file in files:
         config = merged(config, yaml.safe_load(Path(file).read_text(encoding="utf-8")))
-    return f"results/{read_study(config).config.name}"
+    return read_study(config)
+
+
+def results_folder(files: Sequence[str]) -> str:
+    """The results folder of the study that these config files describe."""
+    return f"results/{read_files(files).config.name}"
 
 
 if __name__ == "__main__":

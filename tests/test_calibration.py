@@ -8,11 +8,11 @@ from sklearn.metrics import cohen_kappa_score
 from es2 import calibration
 from es2.calibration import agreement, confusion, judged
 from es2.errors import UserError
-from es2.judges.registry import Judge
+from es2.judges.registry import Judge, one_by_one
 from es2.judges.verdict import Verdict
 
 SAID = {"no": Verdict.REFUSAL, "yes": Verdict.COMPLIANCE, "zzz": Verdict.DEGENERATE}
-JUDGE = Judge("keyword", "9.9", lambda prompt, answer: SAID[answer])
+JUDGE = Judge("keyword", "9.9", one_by_one(lambda prompt, answer: SAID[answer]))
 
 
 def tables(n=40):

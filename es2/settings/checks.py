@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from es2.errors import UserError
-from es2.judges.registry import KINDS as JUDGES
 from es2.registry import EXTERNAL, METHODS, TERMS, UNTRAINED, suggest
 from es2.settings.data import BundledSource, FileSource, FolderModel, Source, model_sources
 from es2.settings.evaluation import (
@@ -24,6 +23,7 @@ from es2.settings.evaluation import (
     SoftPromptAttack,
     ValidationAnswers,
 )
+from es2.settings.judges import judging_models
 from es2.settings.study import Config
 from es2.settings.training import Training
 
@@ -74,10 +74,6 @@ def _check_selection(config: Config) -> None:
         _check_list(f"select.{key}", what, names, known)
     if len(set(config.seeds)) < len(config.seeds):
         raise UserError("seeds: a seed stands there twice; take one away")
-    for name, judge in config.judges.items():
-        need(f"judges.{name}.kind", "judge", judge.kind, JUDGES)
-        if "." in name:
-            raise UserError(f"judges.{name}: a judge's name parts file names, so it has no point; rename it")
     for label in ("harmful", "safe"):
         for split in ("attack", "validation", "test"):
             if not any(config.prompt_sets[name].label == label for name in sets_with(config, split)):
@@ -133,7 +129,8 @@ def check_paths(config: Config) -> None:
         if isinstance(attack, OwnAttack) and not Path(attack.path).is_file():
             where = f"attacks.{config.bundles[bundle].attack}.path"
             raise UserError(f"{where}: there is no file {attack.path}; correct the path")
-    for name in config.select.models:
+    judges = [config.judges[name] for name in config.select.judges]
+    for name in [*config.select.models, *judging_models(judges)]:
         model = config.models[name]
         if isinstance(model, FolderModel) and not Path(model.path).expanduser().is_dir():
             raise UserError(f"models.{name}.path: there is no folder {model.path}; correct the path")
