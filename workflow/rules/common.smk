@@ -22,6 +22,9 @@ TABLES = [*PAGE_TABLES, "seeds", "training", "verdicts", "settings", "cost", "fi
 FIGURES = ["separability", "projection", "training", "robustness", "dsr", "dose_response", "balance", "tradeoff"]
 SWEEP_TABLES = ["dsr", "robustness", "paired", "seeds", "contest", "separability", "training", "verdicts", "settings"]
 SWEEP_FIGURES = ["contest", "dose_response", "robustness", "dsr", "balance", "separability", "training"]
+if len(study.config.select.judges) > 1:
+    TABLES.append("judges")
+    SWEEP_TABLES.append("judges")
 TRIALS = study.config.trials
 MODELS_SELECTED = study.config.select.models
 PACKAGES = ["torch", "transformers", "peft", "lm-eval", "scikit-learn", "scipy", "statsmodels", "snakemake"]
