@@ -217,6 +217,9 @@ def test_the_examples_are_studies(tmp_path, monkeypatch):
     attack = read_study(load("config.yaml", "examples/own_attack.yaml"))
     check_files(attack)
     assert attack.bundle_runs("mine") == ["refusal_sft", "hold", "es2"]
+    judge = read_study(load("config.yaml", "examples/rubric_judge.yaml"))
+    check_files(judge)
+    assert (judge.config.select.judges, judge.judging("rubric")) == (["keyword", "rubric"], "smollm2_135m")
 
 
 def test_the_schema_file_is_the_models():
