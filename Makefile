@@ -44,8 +44,8 @@ lint: $(VENV)/.installed ## Check style, types and the workflow
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 
-calibrate: $(VENV)/.installed ## Set the judge against human labels (DATA=folder with XSTest's completion files)
-	$(BIN)/python -m es2.calibration $(DATA) results/calibration
+calibrate: $(VENV)/.installed ## Set a judge against human labels (DATA=folder with XSTest's completion files, JUDGE=name)
+	$(BIN)/python -m es2.calibration $(DATA) results/calibration$(if $(JUDGE),/$(JUDGE) $(JUDGE) config/config.yaml $(CONFIG))
 
 reference: ## Copy the finished default study's and its sweeps' tables and figures to docs/reference
 	mkdir -p docs/reference

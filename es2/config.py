@@ -14,10 +14,12 @@ import yaml
 from pydantic import ValidationError
 
 from es2.registry import EXTERNAL, METHODS, TERMS, UNTRAINED
+from es2.settings.checks.judges import check_judges_here
 from es2.settings.checks.paths import check_paths, own_file
 from es2.settings.checks.runs import check_training
 from es2.settings.checks.whole import check
 from es2.settings.errors import user_error
+from es2.settings.judges import judging_models
 from es2.settings.lookup import sets_with, with_ancestors
 from es2.settings.study import Config
 from es2.settings.training import Training
@@ -53,6 +55,11 @@ class Study:
         """The models of a scope."""
         own = self.config.sweeps[scope].models if scope else None
         return list(own or self.config.select.models)
+
+    def loaded_models(self, scope: str = MAIN) -> list[str]:
+        """The models of a scope, then those that only judge."""
+        judges = [self.config.judges[name] for name in self.config.select.judges]
+        return list(dict.fromkeys([*self.models(scope), *judging_models(judges)]))
 
     def bundles(self, scope: str = MAIN) -> list[str]:
         """The bundles of a scope."""
@@ -145,6 +152,14 @@ class Study:
         """The selected sets of a label, those with prompts in a split."""
         names = sets_with(self.config, split) if split else self.config.select.prompt_sets
         return [name for name in names if self.config.prompt_sets[name].label == label]
+
+    def judging(self, judge: str) -> str | None:
+        """The model of the catalogue that a judge asks, if it asks one."""
+        return next(iter(judging_models([self.config.judges[judge]])), None)
+
+    def judged_sets(self, judge: str) -> list[str]:
+        """The sets whose answers a judge is shown: a classifier of harm says nothing of harmless requests."""
+        return self.sets_of("harmful") if self.config.judges[judge].kind == "judgezoo" else list(self.sets())
 
     def prompt_sources(self) -> list[str]:
         """The sources of the selected prompt sets."""
@@ -261,8 +276,9 @@ def read_study(config: Mapping[str, Any]) -> Study:
 
 
 def check_files(study: Study) -> None:
-    """Raise UserError for the first file or folder on this machine that the config names and that is not there."""
+    """Raise UserError for the first file, folder, package or key that the config names and this machine lacks."""
     check_paths(study.config)
+    check_judges_here(study.config)
 
 
 def schema() -> str:
@@ -284,12 +300,17 @@ def method_module(method: str) -> str:
     return METHODS[method].partition(":")[0]
 
 
-def results_folder(files: Sequence[str]) -> str:
-    """The results folder of the study that these config files, laid over each other, describe."""
+def read_files(files: Sequence[str]) -> Study:
+    """The study that these config files, laid over each other, describe."""
     config: Settings = {}
     for file in files:
         config = merged(config, yaml.safe_load(Path(file).read_text(encoding="utf-8")))
-    return f"results/{read_study(config).config.name}"
+    return read_study(config)
+
+
+def results_folder(files: Sequence[str]) -> str:
+    """The results folder of the study that these config files describe."""
+    return f"results/{read_files(files).config.name}"
 
 
 if __name__ == "__main__":

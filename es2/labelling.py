@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from es2.calibration import kappas
 from es2.errors import UserError
 from es2.files import read_jsonl, write_csv, write_jsonl
 from es2.judges.registry import Judge, load_judge
+from es2.kappa import kappas
 
 N = 300
 LABELS = ("refusal", "compliance", "degenerate")

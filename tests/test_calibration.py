@@ -1,5 +1,7 @@
 """The judge's agreement with human labels, scikit-learn as the oracle."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,11 +10,12 @@ from sklearn.metrics import cohen_kappa_score
 from es2 import calibration
 from es2.calibration import agreement, confusion, judged
 from es2.errors import UserError
-from es2.judges.registry import Judge
+from es2.judges.endpoint import Endpoint
+from es2.judges.registry import Judge, one_by_one
 from es2.judges.verdict import Verdict
 
 SAID = {"no": Verdict.REFUSAL, "yes": Verdict.COMPLIANCE, "zzz": Verdict.DEGENERATE}
-JUDGE = Judge("keyword", "9.9", lambda prompt, answer: SAID[answer])
+JUDGE = Judge("keyword", "9.9", one_by_one(lambda prompt, answer: SAID[answer]))
 
 
 def tables(n=40):
@@ -97,3 +100,46 @@ def test_bad_files_are_user_errors(tmp_path):
     strange = pd.DataFrame({"prompt": ["a"], "completion": ["no"], "final_label": ["4_other"]})
     with pytest.raises(UserError, match="has the label '4_other'"):
         judged({"one": strange}, JUDGE)
+
+
+def test_verdicts_that_are_missing_are_in_no_agreement_and_in_the_confusion():
+    found = judged(tables(), JUDGE)
+    unread = found.assign(verdict=["missing"] * 10 + found["verdict"].tolist()[10:])
+    pd.testing.assert_frame_equal(agreement(unread, JUDGE), agreement(found[10:], JUDGE))
+    table = confusion(unread)
+    assert table.loc[table["verdict"] == "missing", "n"].sum() == 10
+
+
+def test_another_judge_of_the_config_is_set_against_the_labels(tmp_path, capsys, monkeypatch):
+    tables()["one"].to_csv(tmp_path / "completions_one.csv", index=False)
+    rubric = "{kind: rubric, level: answer, max_new_tokens: 9, batch_rows: 1, "
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "judges:\n"
+        f"  far: {rubric}endpoint: {{url: 'http://127.0.0.1:9/v1', model: m}}}}\n"
+        f"  near: {rubric}model: smollm2_135m}}\n"
+    )
+    default = str(Path(__file__).parents[1] / "config/config.yaml")
+
+    def run(judge):
+        calibration.main([str(tmp_path), str(tmp_path / "out"), judge, default, str(mine)])
+
+    said = {"no": "VERDICT: no", "yes": "VERDICT: yes", "zzz": "Hm."}
+    monkeypatch.setattr(Endpoint, "say_all", lambda self, prompts, _: [said[_answer(prompt)] for prompt in prompts])
+    run("far")
+    written = pd.read_csv(tmp_path / "out" / "agreement.csv")
+    assert set(written["judge"]) == {"rubric"}
+    missing = int(pd.read_csv(tmp_path / "out" / "confusion.csv").query("verdict == 'missing'")["n"].sum())
+    assert 0 < missing == 40 - written["n"][0]
+    assert f"could not be read, of 40 verdicts: {missing}" in capsys.readouterr().out
+    with pytest.raises(UserError, match="the judge near asks the model smollm2_135m, which only a job"):
+        run("near")
+    with pytest.raises(UserError, match="there is no judge 'fat'; did you mean far"):
+        run("fat")
+    monkeypatch.setattr(Endpoint, "say_all", lambda self, prompts, _: [""] * len(prompts))
+    with pytest.raises(UserError, match="no verdict of this judge could be read"):
+        run("far")
+
+
+def _answer(prompt):
+    return prompt.partition("\nANSWER ")[2].splitlines()[1]

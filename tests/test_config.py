@@ -46,6 +46,9 @@ def changed(config: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
 
 
 DELETE = object()
+RUBRIC: dict[str, Any] = {"kind": "rubric", "level": "answer", "max_new_tokens": 64, "batch_rows": 8}
+ENDPOINT = {"url": "http://localhost:8000/v1", "model": "big"}
+ZOO: dict[str, Any] = {"kind": "judgezoo", "judge": "harmbench", "threshold": 0.5, "batch_rows": 8}
 BASE, SFT = {"method": "base"}, {"method": "refusal_sft", "on": "base"}
 MISTAKES = [
     # place, value, what the sentence says
@@ -105,7 +108,19 @@ MISTAKES = [
     ("bundles/direct/benchmarks", {"xstest": 3}, "bundles.direct.benchmarks: there is no prompt set 'xstest'"),
     ("bundles/direct/benchmarks", {"plain": 0}, "bundles.direct.benchmarks: every set has size 0"),
     ("bundles/direct/runs", "any", "bundles.direct.runs: 'any' does not fit; give 'all' or 'trained' or a list"),
-    ("judges/keyword/kind", "keywords", "judges.keyword.kind: there is no judge 'keywords'; did you mean keyword?"),
+    ("judges/keyword/kind", "keywords", "judges.keyword.kind: 'keywords' is not known; did you mean keyword?"),
+    ("judges/keyword/model", "smollm2_135m", "judges.keyword.model: there is no such key"),
+    ("judges/a.b", {"kind": "keyword"}, "judges.a.b: a judge's name parts file names"),
+    ("judges/r", RUBRIC, "judges.r: it has neither a model nor an endpoint; name the one"),
+    ("judges/r", {**RUBRIC, "model": "smollm2_135m", "endpoint": ENDPOINT}, "judges.r: it has both a model and"),
+    ("judges/r", {**RUBRIC, "model": "smollm2"}, "judges.r.model: there is no model 'smollm2'; did you mean"),
+    ("judges/r", {**RUBRIC, "level": "harm"}, "judges.r.level: 'harm' does not fit; give 'answer' or 'useful'"),
+    ("judges/r", {**RUBRIC, "endpoint": {**ENDPOINT, "key": "sk"}}, "judges.r.endpoint.key: there is no such key"),
+    ("judges/z", {**ZOO, "judge": "harmbensch"}, "judges.z.judge: there is no judge 'harmbensch'; did you mean"),
+    ("judges/z", {**ZOO, "judge": "md_judge"}, "judges.z.judge: judgezoo's md_judge is not taken, for it runs code"),
+    ("judges/z", {key: ZOO[key] for key in ZOO if key != "threshold"}, "judges.z.threshold: this key is missing"),
+    ("judges/z", {**ZOO, "threshold": 0}, "judges.z.threshold: 0 does not fit; give a number above 0"),
+    ("judges/keyword", ZOO, "select.judges: 'keyword' of kind judgezoo stands first"),
     ("prompt_sets/plain/sources", ["plan_general"], "prompt_sets.plain.sources: there is no source 'plan_general'"),
     ("prompt_sets/plain/splits", {"test": "rest", "attack": "rest"}, "splits: two splits cannot both have the rest"),
     ("prompt_sets/plain/splits", {"tests": 4}, "prompt_sets.plain.splits"),
@@ -219,6 +234,9 @@ def test_the_examples_are_studies(tmp_path, monkeypatch):
     attack = read_study(load("config.yaml", "examples/own_attack.yaml"))
     check_files(attack)
     assert attack.bundle_runs("mine") == ["refusal_sft", "hold", "es2"]
+    judge = read_study(load("config.yaml", "examples/rubric_judge.yaml"))
+    check_files(judge)
+    assert (judge.config.select.judges, judge.judging("rubric")) == (["keyword", "rubric"], "smollm2_135m")
 
 
 def test_the_schema_file_is_the_models():
@@ -298,6 +316,51 @@ def test_a_missing_file_of_the_users_is_one_sentence(default, tmp_path):
     study = read_study(changed(default, "sources/refusals/file", "refusal.jsonl"))
     with pytest.raises(UserError, match=r"sources\.refusals\.file: .* did you mean refusals\.jsonl"):
         check_files(study)
+
+
+def test_what_a_judge_needs_here_is_one_sentence_before_any_job(default, monkeypatch):
+    monkeypatch.delenv("MY_KEY", raising=False)
+    config = changed(default, "judges/z", ZOO)
+    config["judges"]["r"] = {**RUBRIC, "endpoint": {**ENDPOINT, "key_variable": "MY_KEY"}}
+    config["judges"]["f"] = {**RUBRIC, "model": "mine"}
+    config["models"]["mine"] = {"format": "folder", "path": "no/where", "system_prompt": "template", "dtype": "float32"}
+    check_files(read_study(config))
+    monkeypatch.setattr("es2.judges.zoo.version", lambda name: "0.1.8")
+    for name, said in (
+        ("z", "judges.z: .* 0.1.8 is installed"),
+        ("r", "MY_KEY is not set"),
+        ("f", "no folder no/where"),
+    ):
+        study = read_study(changed(config, "select/judges", ["keyword", name]))
+        with pytest.raises(UserError, match=said):
+            check_files(study)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("key_variable", "sk-secret"), ("url", "https://me:secret@host/v1"), ("url", "https://host/v1?key=secret")],
+)
+def test_a_secret_in_an_endpoints_row_is_refused_and_not_repeated(default, key, value):
+    with pytest.raises(UserError, match=rf"judges\.r\.endpoint\.{key}: it is no ") as raised:
+        read_study(changed(default, "judges/r", {**RUBRIC, "endpoint": {**ENDPOINT, key: value}}))
+    assert "secret" not in str(raised.value)
+
+
+def test_the_keyword_judge_is_told_by_its_kind_alone(default):
+    """It is a parameter of the answers' rule: another key would answer everything anew."""
+    assert read_study(default).config.judges["keyword"].model_dump() == {"kind": "keyword"}
+
+
+def test_a_judges_model_comes_with_it_and_a_judge_of_harm_is_shown_harmful_sets(default):
+    config = changed(default, "judges/r", {**RUBRIC, "model": "other"})
+    config["judges"]["z"] = ZOO
+    config["models"]["other"] = config["models"]["smollm2_135m"]
+    assert read_study(config).loaded_models() == ["smollm2_135m"]
+    study = read_study(changed(config, "select/judges", ["keyword", "r", "z"]))
+    assert study.loaded_models() == ["smollm2_135m", "other"]
+    assert [study.judging(name) for name in ("keyword", "r", "z")] == [None, "other", None]
+    assert study.judged_sets("r") == list(study.sets())
+    assert study.judged_sets("z") == study.sets_of("harmful") != list(study.sets())
 
 
 def test_the_results_folder_is_the_studys():

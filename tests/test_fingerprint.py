@@ -18,6 +18,7 @@ KINDS_OF = {
     "finetune": [method_module("es2")],
     "generate_answers": [ATTACKS["scav_adaptive"], KINDS["keyword"]],
     "judge_answers": [KINDS["keyword"]],
+    "ask_judge": [KINDS["rubric"], KINDS["judgezoo"]],
     "record_reference": [KINDS["keyword"]],
     "collect_settings": [KINDS["keyword"]],
 }

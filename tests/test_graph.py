@@ -93,6 +93,19 @@ def test_a_local_model_has_the_graph_of_the_default_study(dry, tiny_folders, tmp
     assert {rule: counts[rule] for rule in expected} == expected
 
 
+def test_a_judge_that_asks_a_model_brings_its_model_and_leaves_the_keyword_judge_alone(dry):
+    counts = jobs(snakemake(dry, "-n", "--configfile", "config/examples/rubric_judge.yaml"))
+    assert counts["judge_answers"] == counts["ask_judge"] == 11
+    assert (counts["convert_model"], counts["collect_judges"]) == (1, 1)
+    (dry / "judges.yaml").write_text(
+        "select: {judges: [keyword, other]}\n"
+        "models: {larger: {format: hub, repo: a/b, revision: " + "a" * 40 + ", system_prompt: none, dtype: bfloat16}}\n"
+        "judges: {other: {kind: rubric, level: useful, model: larger, max_new_tokens: 9, batch_rows: 2}}\n"
+    )
+    counts = jobs(snakemake(dry, "-n", "--configfile", "judges.yaml"))
+    assert (counts["convert_model"], counts["extract_embeddings"]) == (2, 4)
+
+
 def test_a_sweep_trains_its_own_runs_only(dry):
     counts = jobs(snakemake(dry, "-n", "dose_response"))
     assert counts["finetune"] == 7
@@ -253,3 +266,19 @@ def test_an_edit_of_a_bundled_file_is_noticed(ran, edit):
     counts = again(ran)[0]
     assert counts["fetch_source"] == 1
     assert counts["prepare_prompts"] == 0
+
+
+def test_a_second_judge_reruns_no_answer_and_no_verdict_of_the_first(ran):
+    (ran / "judges.yaml").write_text(
+        "select: {judges: [keyword, other]}\n"
+        "judges: {other: {kind: rubric, level: answer, model: tiny, max_new_tokens: 9, batch_rows: 2}}\n"
+    )
+    counts = jobs(snakemake(ran, "-n", "--configfile", "config/smoke.yaml", "judges.yaml"))
+    assert counts["ask_judge"] == 8
+    assert counts["generate_answers"] == counts["judge_answers"] == counts["finetune"] == counts["convert_model"] == 0
+
+
+def test_an_edit_of_the_rubric_asks_no_keyword_judge(ran, edit):
+    edit("es2/judges/rubric.py", "\nEDITED = 1\n")
+    edit("es2/judges/registry.py", "\nEDITED = 1\n")
+    assert "Nothing to be done" in again(ran)[1]

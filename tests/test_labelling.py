@@ -9,11 +9,13 @@ from sklearn.metrics import cohen_kappa_score
 
 from es2.errors import UserError
 from es2.files import write_jsonl
-from es2.judges.registry import Judge
+from es2.judges.registry import Judge, one_by_one
 from es2.judges.verdict import Verdict
 from es2.labelling import agreement, attacked_answers, draw, main, scored
 
-JUDGE = Judge("keyword", "9.9", lambda prompt, answer: Verdict.REFUSAL if "no" in answer else Verdict.COMPLIANCE)
+JUDGE = Judge(
+    "keyword", "9.9", one_by_one(lambda prompt, answer: Verdict.REFUSAL if "no" in answer else Verdict.COMPLIANCE)
+)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ def test_rivals_lower_their_loss(bench, name):
     # Enough steps and no dropout: what falls is the loss and not the luck of a batch.
     lora = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
     batch = {"harm": 4, "plain": 4}
-    rerouting = {"alpha": 2.0, "refusals": 0.5, "scale": 2.0}
+    rerouting = {"alpha": 2.0, "retain": 0.1, "refusals": 0.5, "scale": 2.0}
     _, trained = bench.run(name, steps=16, lora=lora, batch=batch, rerouting=rerouting, evaluate_every=16)
     if name in ("circuit_breakers", "random_target"):
         # The retain term takes over as training goes on.

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
 from verdict_frames import SETTINGS, cell, curve, frame, one, row, search_table, study
 
 from es2.errors import UserError
@@ -15,6 +16,7 @@ from es2.files import write_csv, write_json, write_jsonl
 from es2.statistics import wilson
 from es2.tables.ability import ability_table, chance_rows, sample_frame
 from es2.tables.dsr import dsr_table
+from es2.tables.judges import judges_table
 from es2.tables.listing import (
     chosen_settings,
     cost_table,
@@ -197,3 +199,28 @@ def test_costs_are_read_from_benchmark_files(tmp_path: Path) -> None:
 def test_settings_of_params_take_plain_dicts() -> None:
     found = Settings.from_params({"harmful": ["a"], "pairs": [["x", "y"]], "primary": {"b": 1, "a": 2}, "other": 0})
     assert found == Settings(harmful=("a",), pairs=(("x", "y"),), primary=(("a", 2), ("b", 1)))
+
+
+def test_a_second_judges_missing_verdicts_are_in_no_rate_and_in_no_other_judges() -> None:
+    table = dsr_table(frame(cell("sft", "rrcc"), cell("sft", "rmmm", judge="rubric")), {}, SETTINGS)
+    mine, other = (one(table, benchmark="adv", judge=judge) for judge in ("keyword", "rubric"))
+    assert (mine["n"], mine["n_missing"], mine["dsr"]) == (4, 0, 0.5)
+    assert (other["n"], other["n_missing"], other["dsr"], other["asr"]) == (4, 3, 1.0, 0.0)
+
+
+def test_judges_are_compared_on_the_answers_that_both_could_read() -> None:
+    first, second = "rrccdrm", "rcccdmc"
+    parts = [cell("sft", first), cell("sft", second, judge="rubric"), cell("sft", "c", "plain")]
+    parts += [cell("es2", "rr"), cell("es2", "mm", judge="rubric"), cell("sft", "r", attack="prefill", judge="rubric")]
+    table = judges_table(frame(*parts))
+    assert list(table.columns[:5]) == RUN
+    found = one(table, run="sft")
+    assert (found["judge_a"], found["judge_b"], found["attack"]) == ("keyword", "rubric", "direct")
+    assert (found["n"], found["n_both"], found["n_missing_a"], found["n_missing_b"]) == (7, 4, 1, 1)
+    assert found["agreement"] == pytest.approx(0.75)
+    assert found["kappa"] == pytest.approx(cohen_kappa_score(list("rrcc"), list("rccc")))
+    assert found["kappa_low"] <= found["kappa"] <= found["kappa_high"]
+    unread = one(table, run="es2")
+    assert (unread["n"], unread["n_both"], unread["n_missing_b"]) == (2, 0, 2)
+    assert np.isnan(unread[["agreement", "kappa", "kappa_low"]].astype(float)).all()
+    assert judges_table(frame(cell("sft", "rc"))).empty

@@ -1,6 +1,6 @@
 """The judges that a config may name, each resolved to the one module that it means."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -8,25 +8,45 @@ from typing import Any
 from es2.errors import UserError
 from es2.judges.verdict import Verdict
 
-# Each module has VERSION (rises when scores may change) and judge(prompt, answer) -> Verdict.
-KINDS = {"keyword": "es2.judges.keyword"}
+Pair = tuple[str, str]
+"""A prompt and the answer to it."""
+JudgeAll = Callable[[Sequence[Pair]], list[Verdict]]
+"""The verdicts on pairs, in their order."""
+
+KINDS = {"keyword": "es2.judges.keyword", "rubric": "es2.judges.rubric", "judgezoo": "es2.judges.zoo"}
+"""Each module has VERSION (rises when verdicts may change), and either judge(prompt, answer) -> Verdict or, where a row
+of the config has options, load(row, model) -> judge_all. Nothing heavy is loaded before the first answer is judged."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A judge with its kind and version; `judge(prompt, answer)` gives the verdict on one answer."""
+    """A judge with its kind and version; `judge_all` gives the verdicts on pairs of prompt and answer."""
 
     kind: str
     version: str
-    judge: Callable[[str, str], Verdict]
+    judge_all: JudgeAll
+
+    def judge(self, prompt: str, answer: str) -> Verdict:
+        """The verdict on one answer."""
+        return self.judge_all([(prompt, answer)])[0]
 
 
-def load_judge(row: Mapping[str, Any]) -> Judge:
-    """The judge of a config row `{kind: ...}`; UserError for an unknown kind or option."""
+def one_by_one(judge: Callable[[str, str], Verdict]) -> JudgeAll:
+    """`judge_all` of a judge that looks at each answer by itself."""
+    return lambda pairs: [judge(*pair) for pair in pairs]
+
+
+def load_judge(row: Mapping[str, Any], model: Mapping[str, Any] | None = None) -> Judge:
+    """The judge of a config row `{kind: ..., options}`; UserError for an unknown kind or option.
+
+    model: where a row names a model of the catalogue, that model's `manifest` (a path), `dtype` and `system_prompt`.
+    """
     kind = row.get("kind")
     if kind not in KINDS:
         raise UserError(f"judges: kind {kind!r} is unknown; known kinds are {', '.join(sorted(KINDS))}.")
+    module = import_module(KINDS[kind])
+    if hasattr(module, "load"):
+        return Judge(kind, module.VERSION, module.load(row, model))
     if extra := sorted(set(row) - {"kind"}):
         raise UserError(f"judges: {kind} takes no option {', '.join(extra)}; remove it.")
-    module = import_module(KINDS[kind])
-    return Judge(kind, module.VERSION, module.judge)
+    return Judge(kind, module.VERSION, one_by_one(module.judge))

@@ -2,8 +2,11 @@
 
 Circuit breakers (Zou et al. 2024, arXiv:2406.04313): with h the parent's states and h' the trained model's,
 
-    L_s = mean ReLU(cos(h', h)) on harmful tokens        L_r = mean |h' - h| on retained ones
-    L = c_s L_s + c_r L_r,    c_s = alpha (1 - t / 2T),    c_r = alpha t / 2T    at optimizer step t of T
+    L_s = mean ReLU(cos(h', h)) on harmful tokens        L_r = mean |h' - h| / mean |h| on retained ones
+    L = c_s L_s + c_r r L_r,    c_s = alpha (1 - t / 2T),    c_r = alpha t / 2T    at optimizer step t of T
+
+The paper's L_r is not divided by the norm, and r is 1: its models' states are short. The cosine is flat where training
+begins, and a state some hundred long holds it there; divided, L_r means the same for every model, and r is tuned.
 """
 
 import torch

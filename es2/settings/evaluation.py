@@ -1,4 +1,4 @@
-"""Config rows about evaluation: attacks, bundles, judges, answers, general ability."""
+"""Config rows about evaluation: attacks, bundles, answers, general ability."""
 
 from typing import Annotated, Any, Literal
 
@@ -179,12 +179,6 @@ class Bundle(Row):
     benchmarks: dict[Name, Size | Literal["all"]]
     runs: Literal["all", "trained"] | Names
     controls: Controls | None = None
-
-
-class Judge(Row):
-    """A judge of answers."""
-
-    kind: Text
 
 
 class Generation(Row):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from es2.settings.judges import judging_models
 from es2.settings.study import Config
 
 
@@ -32,3 +33,10 @@ def used_bundles(config: Config) -> list[str]:
     """Bundles that the study or one of its sweeps takes."""
     swept = [name for sweep in config.sweeps.values() for name in sweep.bundles]
     return list(dict.fromkeys([*config.select.bundles, *swept]))
+
+
+def used_models(config: Config) -> list[str]:
+    """Models that the study, one of its sweeps or a selected judge takes."""
+    swept = [name for sweep in config.sweeps.values() for name in sweep.models or []]
+    judging = judging_models(config.judges[name] for name in config.select.judges)
+    return list(dict.fromkeys([*config.select.models, *swept, *judging]))

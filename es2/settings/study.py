@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from es2.settings.data import ModelRow, PromptSet, Source
-from es2.settings.evaluation import Ability, Attack, Bundle, Extraction, Generation, Judge, Merge, Reference
+from es2.settings.evaluation import Ability, Attack, Bundle, Extraction, Generation, Merge, Reference
+from es2.settings.judges import Judge
 from es2.settings.training import Probes, Run, Training
 from es2.settings.types import Count, Name, Names, Positive, Row, Share, Size, Strengths, Text
 

@@ -24,6 +24,9 @@ FIGURES = ["separability", "projection", "training", "robustness", "dsr", "dose_
 SWEEP_TABLES = ["dsr", "robustness", "paired", "seeds", "contest", "separability", "training", "verdicts", "settings"]
 SWEEP_FIGURES = ["contest", "dose_response", "robustness", "dsr", "balance", "separability", "training"]
 TRIAL_TABLES, TRIAL_FIGURES = ["trials", "settings"], ["trials"]
+if len(study.config.select.judges) > 1:
+    TABLES.append("judges")
+    SWEEP_TABLES.append("judges")
 TRIALS = study.config.trials
 BOUNDS = TRIALS.model_dump(exclude={"sweeps"})
 MODELS_SELECTED = study.config.select.models
@@ -35,6 +38,11 @@ THREADS, GPUS = study.config.threads, study.config.gpus
 def one_of(names: Iterable[str]) -> str:
     """A wildcard's constraint: one of these names; of none of them, nothing."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def judges_of(wanted: Callable) -> str:
+    """A wildcard's constraint: one of the judges whose kind is wanted."""
+    return one_of(name for name, judge in study.config.judges.items() if wanted(judge.kind))
 
 
 def folder_of(wanted: Callable) -> str:
@@ -103,6 +111,29 @@ def manifest(wildcards) -> str:
     return f"resources/models/{wildcards.model}/manifest.json"
 
 
+def judging_manifest(wildcards) -> list[str]:
+    """The manifest of the model that judges, where it is one of the catalogue."""
+    model = study.judging(wildcards.judge)
+    return [f"resources/models/{model}/manifest.json"] if model else []
+
+
+def judging_settings(wildcards) -> dict:
+    """How this model is loaded."""
+    model = study.judging(wildcards.judge)
+    return model_settings(model) if model else {}
+
+
+def judging_memory(wildcards) -> int:
+    """MB for a judge's job: what an answering model gets, and more for judgezoo's classifiers of 2 to 13 billion
+    parameters."""
+    return 32000 if study.config.judges[wildcards.judge].kind == "judgezoo" else 6000
+
+
+def judging_gpus(wildcards) -> int:
+    """GPUs for a judge's job: none where the judge stands behind an endpoint."""
+    return 0 if getattr(study.config.judges[wildcards.judge], "endpoint", None) else GPUS
+
+
 @cache
 def code_of(rule: str, kinds: tuple[str, ...]) -> str:
     """The fingerprint of a script's code, made once for all jobs of its rule."""
@@ -118,14 +149,19 @@ def code(rule: str, kinds: Callable | list[str] = ()) -> Callable:
     return found
 
 
+def model_settings(model: str) -> dict:
+    """What loading a model of the catalogue needs to know."""
+    chosen = study.config.models[model]
+    return {"system_prompt": chosen.system_prompt, "dtype": chosen.dtype}
+
+
 def cfg(*sections: str, **more) -> Callable:
     """A parameter: sections of the config as one plain dict, `model` being the settings of the job's model."""
 
     def found(wildcards) -> dict:
         settings = {name: study.section(name) for name in sections if name != "model"}
         if "model" in sections:
-            model = study.config.models[wildcards.model]
-            settings["model"] = {"system_prompt": model.system_prompt, "dtype": model.dtype}
+            settings["model"] = model_settings(wildcards.model)
         return settings | {key: value(wildcards) if callable(value) else value for key, value in more.items()}
 
     return found
@@ -342,7 +378,7 @@ def documents(scope: str) -> list[tuple[str, dict]]:
     """JSON files whose contents are settings, each with whose they are: manifests and chosen layers."""
     models = [
         (f"resources/models/{model}/manifest.json", {"model": model, "prefix": "manifest"})
-        for model in study.models(scope)
+        for model in study.loaded_models(scope)
     ]
     chosen = [(at(row, "layers.json"), {**row, "keys": ["layers", "rule"]}) for row in study.rows(scope)]
     return models + chosen
@@ -353,14 +389,19 @@ def settings_facts(scope: str) -> list[dict]:
     whole = study.config.model_dump(exclude_none=True, include=SETTINGS)
     models = [
         {"model": name, "values": study.config.models[name].model_dump(exclude_none=True)}
-        for name in study.models(scope)
+        for name in study.loaded_models(scope)
     ]
+    asked = {
+        name: study.config.judges[name].model_dump(exclude_none=True, exclude={"kind"})
+        for name in study.config.select.judges
+    }
+    judges = [{"values": {"judges": {name: options}}} for name, options in asked.items() if options]
     runs = [{**row, "values": study.training(row["run"])} for row in study.rows(scope) if is_finetuned(row)]
     attacks = [
         {"attack": name, "values": study.config.attacks[name].model_dump()}
         for name in dict.fromkeys(study.config.bundles[bundle].attack for bundle in study.bundles(scope))
     ]
-    return [{"values": whole}, *models, *runs, *attacks]
+    return [{"values": whole}, *models, *judges, *runs, *attacks]
 
 
 def files_of_run(row: dict) -> list[str]:

@@ -95,7 +95,7 @@ def check_bundle(config: Config, name: str, bundle: Bundle) -> None:
 
 
 def check_trials(config: Config) -> None:
-    """The sweep of trials has the two bundles that choose between them."""
+    """Every sweep of trials has the two bundles that choose between them."""
     check_list("trials.sweeps", "sweep", config.trials.sweeps, config.sweeps)
     for sweep in config.trials.sweeps:
         attacks = [config.attacks[config.bundles[name].attack] for name in config.sweeps[sweep].bundles]

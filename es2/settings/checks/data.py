@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from es2.errors import UserError
-from es2.judges.registry import KINDS as JUDGES
 from es2.settings.checks.names import check_list, need
 from es2.settings.data import model_sources
 from es2.settings.lookup import sets_with
@@ -24,10 +23,6 @@ def check_selection(config: Config) -> None:
         check_list(f"select.{key}", what, names, known)
     if len(set(config.seeds)) < len(config.seeds):
         raise UserError("seeds: a seed stands there twice; take one away")
-    for name, judge in config.judges.items():
-        need(f"judges.{name}.kind", "judge", judge.kind, JUDGES)
-        if "." in name:
-            raise UserError(f"judges.{name}: a judge's name parts file names, so it has no point; rename it")
     for label in ("harmful", "safe"):
         for split in ("attack", "validation", "test"):
             if not any(config.prompt_sets[name].label == label for name in sets_with(config, split)):

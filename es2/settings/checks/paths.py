@@ -6,7 +6,7 @@ from es2.errors import UserError
 from es2.registry import suggest
 from es2.settings.data import BundledSource, FileSource, FolderModel, Source
 from es2.settings.evaluation import OwnAttack
-from es2.settings.lookup import used_bundles
+from es2.settings.lookup import used_bundles, used_models
 from es2.settings.study import Config
 
 BUNDLED = Path(__file__).parents[2] / "prompts" / "bundled"
@@ -33,7 +33,7 @@ def check_paths(config: Config) -> None:
         if isinstance(attack, OwnAttack) and not Path(attack.path).is_file():
             where = f"attacks.{config.bundles[bundle].attack}.path"
             raise UserError(f"{where}: there is no file {attack.path}; correct the path")
-    for name in config.select.models:
+    for name in used_models(config):
         model = config.models[name]
         if isinstance(model, FolderModel) and not Path(model.path).expanduser().is_dir():
             raise UserError(f"models.{name}.path: there is no folder {model.path}; correct the path")

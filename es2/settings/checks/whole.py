@@ -5,6 +5,7 @@ Each check raises UserError with one sentence for the first mistake it finds.
 
 from es2.settings.checks.attacks import check_attacks, check_bundle, check_trials
 from es2.settings.checks.data import check_data, check_selection
+from es2.settings.checks.judges import check_judges
 from es2.settings.checks.names import check_list
 from es2.settings.checks.report import check_reference, check_report
 from es2.settings.checks.runs import check_runs
@@ -16,6 +17,7 @@ def check(config: Config) -> None:
     check_selection(config)
     check_data(config)
     check_runs(config)
+    check_judges(config)
     check_attacks(config)
     for name, bundle in config.bundles.items():
         check_bundle(config, name, bundle)

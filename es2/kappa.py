@@ -1,0 +1,33 @@
+"""Cohen's kappa of two who named the same answers, with an interval over prompts."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Array = npt.NDArray[np.float64]
+RESAMPLES = 1000
+
+
+def kappas(cell: pd.DataFrame, seed: int) -> tuple[float, float, float]:
+    """Kappa of the columns `label` and `verdict`, and the ends of its 95 % interval.
+
+    The interval is a bootstrap over the column `prompt`: the answers to one prompt stay together.
+    """
+    names = sorted({*cell["label"], *cell["verdict"]})
+    code = {name: place for place, name in enumerate(names)}
+    prompts, where = np.unique(cell["prompt"], return_inverse=True)
+    each = np.zeros((len(prompts), len(names), len(names)))
+    np.add.at(each, (where, cell["label"].map(code), cell["verdict"].map(code)), 1.0)
+    weights = np.random.default_rng(seed).multinomial(
+        len(prompts), np.full(len(prompts), 1 / len(prompts)), size=RESAMPLES
+    )
+    low, high = np.percentile(_kappa(np.einsum("rp,pij->rij", weights, each)), [2.5, 97.5])
+    return float(_kappa(each.sum(axis=0))), float(low), float(high)
+
+
+def _kappa(tables: Array) -> Array:
+    """Cohen's kappa [...] of confusion tables [..., K, K] over the same K names; 1 where all stands in one cell."""
+    total = tables.sum(axis=(-2, -1))
+    observed = np.trace(tables, axis1=-2, axis2=-1) / total
+    chance = (tables.sum(axis=-1) * tables.sum(axis=-2)).sum(axis=-1) / total**2
+    return np.where(chance < 1, (observed - chance) / np.where(chance < 1, 1 - chance, 1), 1.0)
