@@ -152,6 +152,7 @@ MISTAKES = [
     ("attacks/sampled/samples", 1, "attacks.sampled.samples: 1 does not fit"),
     ("bundles/sampled/fitted_on", ["self"], "bundles.sampled: the attack sampled has neither fitted_on nor controls"),
     ("runs/es2_mean/training/separation", {"weight": 0.0}, "runs.es2_mean.training.separation.weight: it is 0"),
+    ("runs/hold/on", "base", "report.parent: it is refusal_sft, and the run hold starts from base"),
     ("trials/kl_heldout", 0, "trials.kl_heldout: 0 does not fit; give a number above 0"),
     ("sweeps/trials/bundles", ["direct", "trial"], "sweeps.trials.bundles: trials are chosen by two bundles"),
     ("runs/a b", BASE, "'a b' is no name"),

@@ -36,6 +36,13 @@ def check_report(config: Config) -> None:
         need(f"report.{key}", "selected prompt set", getattr(report, key), config.select.prompt_sets)
     selected = with_ancestors(config, config.select.runs)
     need("report.main", "selected run", report.main, selected)
+    for run in (report.main, report.control):
+        start = config.runs[run].on
+        if start is not None and start != report.parent:
+            raise UserError(
+                f"report.parent: it is {report.parent}, and the run {run} starts from {start}, so that the page would "
+                "name the wrong parent; name one run in both places"
+            )
     need("primary.run", "selected run", primary.run, selected)
     need("primary.against", "selected run", primary.against, selected)
     need("primary.attack", "attack", primary.attack, config.attacks)
