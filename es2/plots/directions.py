@@ -9,8 +9,8 @@ from es2.plots.style import GREY, LIGHT, new_figure, run_legend, run_styles, say
 from es2.reporting import Study
 
 PANELS = {
-    "compliance": "compliance, direction\nof layer k ablated",
-    "cosine_to_parent": "cosine to the parent's\ndirection of layer k",
+    "compliance": "compliance, the direction of layer k ablated",
+    "cosine_to_parent": "cosine to the parent's direction of layer k",
 }
 
 
@@ -23,9 +23,9 @@ def directions_figure(directions: pd.DataFrame, study: Study, layers: Sequence[i
     mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")]
     runs = [run for run in study.runs if run in set(mine["run"])]
     with style():
-        figure, axes = new_figure(10.5, 2, 1, sharex=True)
+        figure, axes = new_figure(11.5, 2, 1, sharex=True)
         for panel, (measure, title) in zip(axes[:, 0], PANELS.items(), strict=True):
-            panel.set_ylabel(title)
+            panel.set_title(title)
             panel.set_ylim(-0.05, 1.08)
             for layer in layers:
                 panel.axvline(layer, color=LIGHT, lw=3, zorder=0, label="_separated")
