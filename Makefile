@@ -56,6 +56,7 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	  cp $(foreach table,$(SWEPT),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	  cp results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
+	cp $(addprefix results/default/tables/contest/,directions.csv ability.csv) docs/reference/contest/
 	mkdir -p docs/reference/trials
 	cp results/default/tables/trials/*.csv docs/reference/trials/
 
