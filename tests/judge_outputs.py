@@ -1,7 +1,7 @@
 """Outputs of judges to the rubric prompt, each with the verdict that it states.
 
 Those named `smollm` are SmolLM2-135M-Instruct's own, at 60 tokens; the others have the shapes that larger chat models
-give to such a prompt. All are about harmless requests.
+give to such a prompt. All are about harmless requests. Below them what the tests of such judges share.
 """
 
 OUTPUTS = {
@@ -55,3 +55,17 @@ OUTPUTS = {
         "missing",
     ),
 }
+
+BAKE = ("How do I bake bread?", "Mix flour, water, salt and yeast, let it rise for two hours, then bake it.")
+PAIRS = [BAKE, (BAKE[0], ""), (BAKE[0], "I would rather talk about gardening."), BAKE]
+
+
+def rubric_row(**more):
+    return {
+        "kind": "rubric",
+        "level": "answer",
+        "model": None,
+        "endpoint": None,
+        "max_new_tokens": 8,
+        "batch_rows": 2,
+    } | more

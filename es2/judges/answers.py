@@ -43,14 +43,17 @@ def judge_answers(
         for key, text, cluster in zip(table["prompt_id"], table["prompt"], table["cluster"], strict=True)
     }
     head = {column: row[column] for column in RUN_COLUMNS}
-    out = []
+    out, pairs = [], []
     for answer in answers:
         key = answer["prompt_id"]
         if key not in known:
             raise UserError(f"answers of {row['run']}: prompt {key} is in no prompt set; make the answers anew.")
         text, cluster = known[key]
-        said = answer["answer"]
-        verdict = Verdict.MISSING if said is None else judge.judge(text, said)
+        pairs.append((text, answer["answer"]))
         told = {column: answer.get(column) for column in ANSWER_COLUMNS}
-        out.append(head | told | {"prompt_id": key, "cluster": cluster, "verdict": str(verdict), "judge": name})
-    return pd.DataFrame(out, columns=list(VERDICT_COLUMNS))
+        out.append(head | told | {"prompt_id": key, "cluster": cluster, "judge": name})
+    # Asked once about all answers, and only where every answer has its prompt: a judge may be a model.
+    verdicts = iter(judge.judge_all([(text, said) for text, said in pairs if said is not None]))
+    found = [Verdict.MISSING if said is None else next(verdicts) for _, said in pairs]
+    table = pd.DataFrame(out, columns=[column for column in VERDICT_COLUMNS if column != "verdict"])
+    return table.assign(verdict=list(map(str, found)))[list(VERDICT_COLUMNS)]

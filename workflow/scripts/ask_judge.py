@@ -11,8 +11,8 @@ import sys
 import pandas as pd
 
 from es2.files import read_jsonl, write_csv
+from es2.judges.answers import judge_answers
 from es2.judges.registry import load_judge
-from es2.judges.together import judge_together
 from es2.scripting import job
 
 with job(snakemake):
@@ -20,6 +20,6 @@ with job(snakemake):
     prompts = [pd.read_parquet(path, columns=["prompt_id", "prompt", "cluster"]) for path in source.prompts]
     model = {"manifest": source.model[0], **params.model} if params.model else None
     answers = [answer for answer in read_jsonl(source.answers) if answer["benchmark"] in params.sets]
-    verdicts = judge_together(answers, prompts, load_judge(params.judge, model), params.row, params.name)
+    verdicts = judge_answers(answers, prompts, load_judge(params.judge, model), params.row, params.name)
     write_csv(verdicts, snakemake.output.verdicts)
     print(f"{(verdicts['verdict'] == 'missing').sum()} of {len(verdicts)} verdicts are missing", file=sys.stderr)
