@@ -40,11 +40,6 @@ def one_of(names: Iterable[str]) -> str:
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-def judges_of(wanted: Callable) -> str:
-    """A wildcard's constraint: one of the judges whose kind is wanted."""
-    return one_of(name for name, judge in study.config.judges.items() if wanted(judge.kind))
-
-
 def folder_of(wanted: Callable) -> str:
     """The folder of a run for which `wanted` holds, as a pattern."""
     runs = one_of(run for run in study.config.runs if wanted(run))
@@ -109,29 +104,6 @@ def adapter(who: Callable) -> Callable:
 def manifest(wildcards) -> str:
     """The manifest of the job's model."""
     return f"resources/models/{wildcards.model}/manifest.json"
-
-
-def judging_manifest(wildcards) -> list[str]:
-    """The manifest of the model that judges, where it is one of the catalogue."""
-    model = study.judging(wildcards.judge)
-    return [f"resources/models/{model}/manifest.json"] if model else []
-
-
-def judging_settings(wildcards) -> dict:
-    """How this model is loaded."""
-    model = study.judging(wildcards.judge)
-    return model_settings(model) if model else {}
-
-
-def judging_memory(wildcards) -> int:
-    """MB for a judge's job: what an answering model gets, and more for judgezoo's classifiers of 2 to 13 billion
-    parameters."""
-    return 32000 if study.config.judges[wildcards.judge].kind == "judgezoo" else 6000
-
-
-def judging_gpus(wildcards) -> int:
-    """GPUs for a judge's job: none where the judge stands behind an endpoint."""
-    return 0 if getattr(study.config.judges[wildcards.judge], "endpoint", None) else GPUS
 
 
 @cache
@@ -296,49 +268,9 @@ def comparing(scope: str) -> list[tuple[dict, str]]:
     return [(row, bundle) for row, bundle in searched(scope) if study.fixes_budgets(bundle, row["run"])]
 
 
-def ablated(scope: str) -> list[tuple[dict, str]]:
-    """The evaluation jobs that search for a direction to ablate."""
-    kinds = {name: study.config.attacks[study.config.bundles[name].attack].kind for name in study.bundles(scope)}
-    return [(row, bundle) for row, bundle in evaluated(scope) if kinds[bundle] == "ablation" and row["parent"]]
-
-
-def parent_row(row: dict) -> dict:
-    """The row of the run that a row's run starts from."""
-    return study.row(row["parent"], row["model"], study.seed(row["parent"], row["seed"]))
-
-
 def searchers(jobs: list[tuple[dict, str]]) -> list[dict]:
     """Whose search each evaluation job's is: the row of its run, with its attack."""
     return [row | {"attack": study.config.bundles[bundle].attack} for row, bundle in jobs]
-
-
-def trial_searches(scope: str) -> list[tuple[dict, str]]:
-    """Of a sweep of trials, the attacker's searches."""
-    return [(row, bundle) for row, bundle in searched(scope) if is_trial(row, scope)]
-
-
-def trial_answers(scope: str) -> list[tuple[dict, str]]:
-    """Of a sweep of trials, the answers to validation prompts, in the same order."""
-    return [(row, bundle) for row, bundle in evaluated(scope) if is_trial(row, scope) and not study.searches(bundle)]
-
-
-def is_trial(row: dict, scope: str) -> bool:
-    """Whether a row's run is named by a sweep of trials, not there as a parent alone."""
-    return row["run"] in study.config.sweeps[scope].runs
-
-
-def sweep_outputs(sweep: str) -> list[str]:
-    """The tables and figures of a sweep; those of trials tell what was tried on validation, and no more."""
-    held = sweep in TRIALS.sweeps
-    tables, figures = (TRIAL_TABLES, TRIAL_FIGURES) if held else (SWEEP_TABLES, SWEEP_FIGURES)
-    if study.config.sweeps[sweep].ability:
-        tables, figures = [*tables, "ability"], [*figures, "pareto"]
-    if ablated(sweep):
-        tables, figures = [*tables, "directions"], [*figures, "directions"]
-    return [
-        *(f"{RESULTS}/tables/{sweep}/{table}.csv" for table in tables),
-        *(f"{RESULTS}/figures/{sweep}/{figure}.{model}.svg" for figure in figures for model in study.models(sweep)),
-    ]
 
 
 def search_tables(jobs: list[tuple[dict, str]]) -> list[str]:

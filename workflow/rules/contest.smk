@@ -1,6 +1,32 @@
 """The contest: settings tried for each method on validation, and what the chosen runs hold against every attack."""
 
 
+def trial_searches(scope: str) -> list[tuple[dict, str]]:
+    """Of a sweep of trials, the attacker's searches."""
+    return [(row, bundle) for row, bundle in searched(scope) if is_trial(row, scope)]
+
+
+def trial_answers(scope: str) -> list[tuple[dict, str]]:
+    """Of a sweep of trials, the answers to validation prompts, in the same order."""
+    return [(row, bundle) for row, bundle in evaluated(scope) if is_trial(row, scope) and not study.searches(bundle)]
+
+
+def is_trial(row: dict, scope: str) -> bool:
+    """Whether a row's run is named by a sweep of trials, not there as a parent alone."""
+    return row["run"] in study.config.sweeps[scope].runs
+
+
+def ablated(scope: str) -> list[tuple[dict, str]]:
+    """The evaluation jobs that search for a direction to ablate."""
+    kinds = {name: study.config.attacks[study.config.bundles[name].attack].kind for name in study.bundles(scope)}
+    return [(row, bundle) for row, bundle in evaluated(scope) if kinds[bundle] == "ablation" and row["parent"]]
+
+
+def parent_row(row: dict) -> dict:
+    """The row of the run that a row's run starts from."""
+    return study.row(row["parent"], row["model"], study.seed(row["parent"], row["seed"]))
+
+
 rule collect_contest:
     """Set the runs of a sweep beside each other: what each holds against all adaptive attacks, and its cost."""
     input:
@@ -92,3 +118,122 @@ rule collect_directions:
         code=code("collect_directions"),
     script:
         "../scripts/collect_directions.py"
+
+
+rule plot_contest:
+    """What each run holds against every adaptive attack, and what that costs."""
+    input:
+        contest="<results>/tables/{sweep}contest.csv",
+    output:
+        svg=report(
+            "<results>/figures/{sweep}contest.{model}.svg",
+            caption="../report/contest.rst",
+            category="Figures",
+            subcategory="{model}",
+            labels={"figure": "contest"},
+        ),
+        png="<results>/figures/{sweep}contest.{model}.png",
+    log:
+        "<logs>/plot_contest/{sweep}{model}.log",
+    benchmark:
+        "<timings>/plot_contest/{sweep}{model}.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg=study_of,
+        code=code("plot_contest"),
+    script:
+        "../scripts/plot_contest.py"
+
+
+rule plot_trials:
+    """What was tried on validation for each method, with the bounds and the choice."""
+    input:
+        trials="<results>/tables/{sweep}trials.csv",
+    output:
+        svg=report(
+            "<results>/figures/{sweep}trials.{model}.svg",
+            caption="../report/trials.rst",
+            category="Figures",
+            subcategory="{model}",
+            labels={"figure": "trials"},
+        ),
+        png="<results>/figures/{sweep}trials.{model}.png",
+    log:
+        "<logs>/plot_trials/{sweep}{model}.log",
+    benchmark:
+        "<timings>/plot_trials/{sweep}{model}.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg=study_of,
+        bounds=BOUNDS,
+        code=code("plot_trials"),
+    script:
+        "../scripts/plot_trials.py"
+
+
+rule plot_pareto:
+    """Robust DSR against what it costs."""
+    input:
+        contest="<results>/tables/{sweep}contest.csv",
+        ability="<results>/tables/{sweep}ability.csv",
+    output:
+        svg=report(
+            "<results>/figures/{sweep}pareto.{model}.svg",
+            caption="../report/pareto.rst",
+            category="Figures",
+            subcategory="{model}",
+            labels={"figure": "pareto"},
+        ),
+        png="<results>/figures/{sweep}pareto.{model}.png",
+    log:
+        "<logs>/plot_pareto/{sweep}{model}.log",
+    benchmark:
+        "<timings>/plot_pareto/{sweep}{model}.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg=study_of,
+        code=code("plot_pareto"),
+    script:
+        "../scripts/plot_pareto.py"
+
+
+rule plot_directions:
+    """Which layer's direction carries the refusal, and whether the defence turned it."""
+    input:
+        directions="<results>/tables/{sweep}directions.csv",
+        layers=lambda w: main_layers(w.model),
+    output:
+        svg=report(
+            "<results>/figures/{sweep}directions.{model}.svg",
+            caption="../report/directions.rst",
+            category="Figures",
+            subcategory="{model}",
+            labels={"figure": "directions"},
+        ),
+        png="<results>/figures/{sweep}directions.{model}.png",
+    log:
+        "<logs>/plot_directions/{sweep}{model}.log",
+    benchmark:
+        "<timings>/plot_directions/{sweep}{model}.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg=study_of,
+        code=code("plot_directions"),
+    script:
+        "../scripts/plot_directions.py"

@@ -1,4 +1,4 @@
-"""Evaluation: a run and a bundle of attack x benchmark cells -> answers -> verdicts (sections 6 and 7)."""
+"""Evaluation: a run and a bundle of attack x benchmark cells -> answers (section 6)."""
 
 
 rule generate_answers:
@@ -39,60 +39,3 @@ rule generate_answers:
         code=code("generate_answers", attack_of),
     script:
         "../scripts/generate_answers.py"
-
-
-rule judge_answers:
-    """Give every answer of one bundle its verdict: refusal, compliance, degenerate, or missing. The table has no text."""
-    input:
-        answers="<run>/answers/{bundle}.jsonl",
-        prompts=prompts(),
-    output:
-        verdicts="<run>/verdicts/{bundle}.{judge}.csv",
-    log:
-        "<logs>/judge_answers/<job>/{bundle}.{judge}.log",
-    benchmark:
-        "<timings>/judge_answers/<job>/{bundle}.{judge}.tsv"
-    wildcard_constraints:
-        judge=judges_of(lambda kind: kind == "keyword"),
-    localrule: True
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=30,
-    params:
-        row=row,
-        name=lambda w: w.judge,
-        judge=lambda w: study.config.judges[w.judge].model_dump(),
-        code=code("judge_answers", lambda w: [JUDGES[study.config.judges[w.judge].kind]]),
-    script:
-        "../scripts/judge_answers.py"
-
-
-rule ask_judge:
-    """Ask a model for its verdict on every answer of one bundle; what it cannot read is missing. The table has no text."""
-    input:
-        answers="<run>/answers/{bundle}.jsonl",
-        prompts=prompts(),
-        model=judging_manifest,
-    output:
-        verdicts="<run>/verdicts/{bundle}.{judge}.csv",
-    log:
-        "<logs>/ask_judge/<job>/{bundle}.{judge}.log",
-    benchmark:
-        "<timings>/ask_judge/<job>/{bundle}.{judge}.tsv"
-    wildcard_constraints:
-        judge=judges_of(lambda kind: kind != "keyword"),
-    threads: THREADS
-    resources:
-        mem_mb=judging_memory,
-        runtime=720,
-        gpu=judging_gpus,
-    params:
-        row=row,
-        name=lambda w: w.judge,
-        judge=lambda w: study.config.judges[w.judge].model_dump(),
-        sets=lambda w: study.judged_sets(w.judge),
-        model=judging_settings,
-        code=code("ask_judge", lambda w: [JUDGES[study.config.judges[w.judge].kind]]),
-    script:
-        "../scripts/ask_judge.py"

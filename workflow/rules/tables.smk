@@ -84,33 +84,6 @@ rule collect_verdicts:
         "../scripts/collect_verdicts.py"
 
 
-rule collect_judges:
-    """How far the judges agree about the same answers; made where the study has more than one."""
-    input:
-        verdicts=lambda w: verdicts(scope(w)),
-    output:
-        table=report(
-            "<results>/tables/{sweep}judges.csv",
-            caption="../report/tables.rst",
-            category="Tables",
-            labels={"table": "judges"},
-        ),
-    log:
-        "<logs>/collect_judges/{sweep}all.log",
-    benchmark:
-        "<timings>/collect_judges/{sweep}all.tsv"
-    localrule: True
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        seed=study.config.splits_seed,
-        code=code("collect_judges"),
-    script:
-        "../scripts/collect_judges.py"
-
-
 rule collect_dsr:
     """Refusal, compliance and degenerate shares of every run under every attack, with intervals."""
     input:
