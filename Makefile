@@ -58,7 +58,7 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	done
 	cp $(addprefix results/default/tables/contest/,directions.csv ability.csv) docs/reference/contest/
 	mkdir -p docs/reference/trials
-	cp results/default/tables/trials/*.csv docs/reference/trials/
+	cp results/default/tables/trials/*.csv results/default/figures/trials/*.svg docs/reference/trials/
 
 clean: ## Remove the environment and everything that a study made
 	rm -rf $(VENV) .snakemake resources logs

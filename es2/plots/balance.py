@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from es2.plots.style import LIGHT, error_lengths, new_figure, plain_ticks, run_legend, run_styles, say_empty, style
+from es2.plots.style import LIGHT, new_figure, plain_ticks, point, run_legend, run_styles, say_empty, style
 from es2.reporting import HARMFUL_REFUSED, SAFE_REFUSED, Measure, Study, direct_cells, pooled, rows, seeds
 
 Points = dict[tuple[str, int], tuple[Measure, Measure]]
@@ -49,16 +49,6 @@ def _draw(panel: Axes, points: Points, most: float, study: Study) -> None:
     for (run, seed), (safe, harmful) in points.items():
         look = run_styles(study)[run]
         first = seed == min(other for name, other in points if name == run)
-        panel.errorbar(
-            safe.value,
-            harmful.value,
-            xerr=error_lengths(safe.value, safe.low, safe.high),
-            yerr=error_lengths(harmful.value, harmful.low, harmful.high),
-            fmt=look.marker,
-            color=look.color,
-            ms=6 if first else 4,
-            elinewidth=1.1,
-            label=f"_{run}_{seed}",
-        )
+        point(panel, safe, harmful, look, f"_{run}_{seed}", ms=6 if first else 4, elinewidth=1.1)
     panel.set_xlim(-0.01, 1.05 * max(most, *(safe.high for safe, _ in points.values())))
     plain_ticks(panel.xaxis)

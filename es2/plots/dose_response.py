@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from es2.plots.style import GREY, error_lengths, new_figure, run_legend, run_styles, say_empty, style
+from es2.plots.style import GREY, new_figure, point, run_legend, run_styles, say_empty, style
 from es2.reporting import Measure, Study, half_budget, mean_measure, seeds, separation
 
 
@@ -80,19 +80,9 @@ def dose_response_figure(points: Sequence[Point], study: Study) -> Figure:
 def _draw_points(panel: Axes, points: Sequence[Point], study: Study) -> None:
     styles = run_styles(study)
     top = max(max(p.response.value, p.response.high if math.isfinite(p.response.high) else 0.0) for p in points)
-    for point in points:
-        look = styles[point.run]
-        panel.errorbar(
-            point.dose.value,
-            point.response.value,
-            xerr=error_lengths(point.dose.value, point.dose.low, point.dose.high),
-            yerr=error_lengths(point.response.value, point.response.low, point.response.high, top * 1.08),
-            fmt=look.marker,
-            color=look.color,
-            mfc="white" if point.response.censored else look.color,
-            ms=7,
-            elinewidth=1.2,
-            label=f"_{point.run}_{point.seed}",
-        )
-        if math.isinf(point.response.high):
-            panel.plot(point.dose.value, top * 1.08, marker="^", color=look.color, ms=6, clip_on=False)
+    for one in points:
+        look, face = styles[one.run], "white" if one.response.censored else styles[one.run].color
+        label = f"_{one.run}_{one.seed}"
+        point(panel, one.dose, one.response, look, label, ms=7, elinewidth=1.2, mfc=face, limit=top * 1.08)
+        if math.isinf(one.response.high):
+            panel.plot(one.dose.value, top * 1.08, marker="^", color=look.color, ms=6, clip_on=False)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from es2.plots.style import GREY, error_lengths, new_figure, plain_ticks, run_legend, run_styles, say_empty, style
+from es2.plots.style import GREY, new_figure, plain_ticks, point, run_legend, run_styles, say_empty, style
 from es2.reporting import Measure, Study, kl, one_seed, rows
 from es2.tables.verdicts import WORST
 
@@ -97,16 +97,6 @@ def _draw(panel: Axes, found: Sequence[Bargain], cost_of: Callable[[Bargain], Me
     steps = front([(cost_of(one).value, one.safety.value) for one in known])
     panel.step(*zip(*steps, strict=True), where="post", color=GREY, lw=1, zorder=0, label="_front")
     for one in known:
-        look, cost, safety = run_styles(study)[one.run], cost_of(one), one.safety
-        panel.errorbar(
-            cost.value,
-            safety.value,
-            xerr=error_lengths(cost.value, cost.low, cost.high),
-            yerr=error_lengths(safety.value, safety.low, safety.high),
-            fmt=look.marker,
-            color=look.color,
-            ms=7,
-            elinewidth=1.2,
-            label=f"_{one.run}",
-        )
+        look = run_styles(study)[one.run]
+        point(panel, cost_of(one), one.safety, look, f"_{one.run}", ms=7, elinewidth=1.2)
     plain_ticks(panel.xaxis)

@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from es2.files import atomic_write
-from es2.reporting import Study
+from es2.reporting import Measure, Study
 
 WIDTH_CM = 16.0
 READING_WIDTH_CM = 12.0
@@ -149,6 +149,23 @@ def error_lengths(value: float, low: float, high: float, limit: float | None = N
     if np.isinf(high):
         high = value if limit is None else limit
     return np.array([[max(value - low, 0.0)], [max(high - value, 0.0)]])
+
+
+def point(
+    panel: Axes, x: Measure, y: Measure, look: RunStyle, label: str, limit: float | None = None, **more: Any
+) -> None:
+    """A run's marker at two measures, with both intervals; an open upper end of `y` reaches `limit`, `more` is passed
+    to `Axes.errorbar`."""
+    panel.errorbar(
+        x.value,
+        y.value,
+        xerr=error_lengths(x.value, x.low, x.high),
+        yerr=error_lengths(y.value, y.low, y.high, limit),
+        fmt=look.marker,
+        color=look.color,
+        label=label,
+        **more,
+    )
 
 
 def save(figure: Figure, svg: str | Path, png: str | Path) -> None:

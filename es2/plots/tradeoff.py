@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from es2.plots.style import error_lengths, new_figure, plain_ticks, run_legend, run_styles, say_empty, style
+from es2.plots.style import new_figure, plain_ticks, point, run_legend, run_styles, say_empty, style
 from es2.reporting import (
     Measure,
     Study,
@@ -102,20 +102,20 @@ def _draw(panel: Axes, points: list[Tradeoff], i: int, study: Study) -> None:
         (p.safety.high if math.isfinite(p.safety.high) else p.safety.value * 1.08 for p in points),
         default=1.0,
     )
-    for point in points:
-        look, cost, safety = styles[point.run], point.costs[i], point.safety
-        first = point.seed == min(p.seed for p in points if p.run == point.run)
-        panel.errorbar(
-            cost.value,
-            safety.value,
-            xerr=error_lengths(cost.value, cost.low, cost.high),
-            yerr=error_lengths(safety.value, safety.low, safety.high, top),
-            fmt=look.marker,
-            color=look.color,
-            mfc="white" if safety.censored else look.color,
+    for one in points:
+        look, cost, safety = styles[one.run], one.costs[i], one.safety
+        first = one.seed == min(p.seed for p in points if p.run == one.run)
+        face = "white" if safety.censored else look.color
+        point(
+            panel,
+            cost,
+            safety,
+            look,
+            f"_{one.run}_{one.seed}",
             ms=7 if first else 4,
             elinewidth=1.2,
-            label=f"_{point.run}_{point.seed}",
+            mfc=face,
+            limit=top,
         )
         if math.isinf(safety.high):
             panel.plot(cost.value, top, marker="^", color=look.color, ms=6, clip_on=False)
