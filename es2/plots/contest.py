@@ -74,7 +74,9 @@ def _points(mine: pd.DataFrame, panel: str) -> pd.DataFrame:
 def _looks(points: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each name, in the order of the panels."""
     names = dict.fromkeys(name for part in points.values() for name in part["name"])
-    return {name: (PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+    # Where the colours begin again, the markers do not.
+    n = len(PALETTE)
+    return {name: (PALETTE[i % n], MARKERS[(i + i // n) % len(MARKERS)]) for i, name in enumerate(names)}
 
 
 def _draw(panel: Axes, points: pd.DataFrame, runs: Sequence[str], looks: Mapping[str, tuple[str, str]]) -> None:
