@@ -36,7 +36,7 @@ SHOWN = {
     "dsr": "DSR",
     "half_compliance_budget": "half-compliance budget",
     "half_compliance_ratio": "half-compliance budget over the parent's",
-    "plain_degenerate_at_half": "plain answers degenerate at that budget",
+    "plain_degenerate_at_half": "plain answers degenerate at the half-compliance budget",
     "robust_dsr": "robust DSR",
 }
 """The measures that a reader is shown, in this order, with their words; after a comma stands the attack."""
