@@ -52,6 +52,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/scopes.smk"
 
 
 wildcard_constraints:

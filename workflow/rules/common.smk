@@ -240,44 +240,6 @@ def is_finetuned(row: dict) -> bool:
     return study.finetuned(row["run"])
 
 
-def evaluated(scope: str) -> list[tuple[dict, str]]:
-    """The evaluation jobs of a scope: each run's row with a bundle."""
-    return [
-        (row, bundle) for bundle in study.bundles(scope) for row in study.rows(scope, study.bundle_runs(bundle, scope))
-    ]
-
-
-def answers(scope: str) -> list[str]:
-    """All answer files of a scope."""
-    return [at(row, f"answers/{bundle}.jsonl") for row, bundle in evaluated(scope)]
-
-
-def verdicts(scope: str) -> list[str]:
-    """All verdict tables of a scope."""
-    judges = study.config.select.judges
-    return [at(row, f"verdicts/{bundle}.{judge}.csv") for row, bundle in evaluated(scope) for judge in judges]
-
-
-def searched(scope: str) -> list[tuple[dict, str]]:
-    """The evaluation jobs in which the attacker searched for its setting."""
-    return [(row, bundle) for row, bundle in evaluated(scope) if study.searches(bundle)]
-
-
-def comparing(scope: str) -> list[tuple[dict, str]]:
-    """Of these, those that fix the budgets at which runs are compared."""
-    return [(row, bundle) for row, bundle in searched(scope) if study.fixes_budgets(bundle, row["run"])]
-
-
-def searchers(jobs: list[tuple[dict, str]]) -> list[dict]:
-    """Whose search each evaluation job's is: the row of its run, with its attack."""
-    return [row | {"attack": study.config.bundles[bundle].attack} for row, bundle in jobs]
-
-
-def search_tables(jobs: list[tuple[dict, str]]) -> list[str]:
-    """The search tables of evaluation jobs."""
-    return [at(row, f"answers/{bundle}.search.csv") for row, bundle in jobs]
-
-
 def main_layers(model: str) -> str:
     """Where the layers stand that `auto` means for the study's main run: with its parent, at the first seed."""
     main = study.config.report.main
@@ -296,54 +258,29 @@ def study_of(wildcards) -> dict:
     return study.report(wildcards.model, scope(wildcards))
 
 
-def card_settings(wildcards) -> dict:
-    """What a model card states that no table holds."""
-    names = [*study.prompt_sources(), *model_sources(study.config.models[wildcards.model])]
-    return {
-        **study.report(wildcards.model),
-        "origin": study.config.models[wildcards.model].model_dump(exclude_none=True),
-        "sources": {name: study.config.sources[name].model_dump(exclude_none=True) for name in names},
-    }
+def judges_of(wanted: Callable) -> str:
+    """A wildcard's constraint: one of the judges whose kind is wanted."""
+    return one_of(name for name, judge in study.config.judges.items() if wanted(judge.kind))
 
 
-def documents(scope: str) -> list[tuple[str, dict]]:
-    """JSON files whose contents are settings, each with whose they are: manifests and chosen layers."""
-    models = [
-        (f"resources/models/{model}/manifest.json", {"model": model, "prefix": "manifest"})
-        for model in study.loaded_models(scope)
-    ]
-    chosen = [(at(row, "layers.json"), {**row, "keys": ["layers", "rule"]}) for row in study.rows(scope)]
-    return models + chosen
+def judging_manifest(wildcards) -> list[str]:
+    """The manifest of the model that judges, where it is one of the catalogue."""
+    model = study.judging(wildcards.judge)
+    return [f"resources/models/{model}/manifest.json"] if model else []
 
 
-def settings_facts(scope: str) -> list[dict]:
-    """The config's own settings, each with the run, model or attack that it belongs to."""
-    whole = study.config.model_dump(exclude_none=True, include=SETTINGS)
-    models = [
-        {"model": name, "values": study.config.models[name].model_dump(exclude_none=True)}
-        for name in study.loaded_models(scope)
-    ]
-    asked = {
-        name: study.config.judges[name].model_dump(exclude_none=True, exclude={"kind"})
-        for name in study.config.select.judges
-    }
-    judges = [{"values": {"judges": {name: options}}} for name, options in asked.items() if options]
-    runs = [{**row, "values": study.training(row["run"])} for row in study.rows(scope) if is_finetuned(row)]
-    attacks = [
-        {"attack": name, "values": study.config.attacks[name].model_dump()}
-        for name in dict.fromkeys(study.config.bundles[bundle].attack for bundle in study.bundles(scope))
-    ]
-    return [{"values": whole}, *models, *judges, *runs, *attacks]
+def judging_settings(wildcards) -> dict:
+    """How this model is loaded."""
+    model = study.judging(wildcards.judge)
+    return model_settings(model) if model else {}
 
 
-def files_of_run(row: dict) -> list[str]:
-    """What the milestone of a model makes of one run."""
-    verdicts_of_run = [
-        f"verdicts/{bundle}.{judge}.csv"
-        for bundle in study.bundles()
-        for judge in study.config.select.judges
-        if row["run"] in study.bundle_runs(bundle)
-    ]
-    trained = ["training.csv"] if is_finetuned(row) else []
-    merged = ["merged/check.json"] if row["run"] in study.config.release else []
-    return ["separability.csv", "drift.csv", "lm_eval.json", *trained, *merged, *verdicts_of_run]
+def judging_memory(wildcards) -> int:
+    """MB for a judge's job: what an answering model gets, and more for judgezoo's classifiers of 2 to 13 billion
+    parameters."""
+    return 32000 if study.config.judges[wildcards.judge].kind == "judgezoo" else 6000
+
+
+def judging_gpus(wildcards) -> int:
+    """GPUs for a judge's job: none where the judge stands behind an endpoint."""
+    return 0 if getattr(study.config.judges[wildcards.judge], "endpoint", None) else GPUS

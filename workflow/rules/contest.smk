@@ -1,32 +1,6 @@
 """The contest: settings tried for each method on validation, and what the chosen runs hold against every attack."""
 
 
-def trial_searches(scope: str) -> list[tuple[dict, str]]:
-    """Of a sweep of trials, the attacker's searches."""
-    return [(row, bundle) for row, bundle in searched(scope) if is_trial(row, scope)]
-
-
-def trial_answers(scope: str) -> list[tuple[dict, str]]:
-    """Of a sweep of trials, the answers to validation prompts, in the same order."""
-    return [(row, bundle) for row, bundle in evaluated(scope) if is_trial(row, scope) and not study.searches(bundle)]
-
-
-def is_trial(row: dict, scope: str) -> bool:
-    """Whether a row's run is named by a sweep of trials, not there as a parent alone."""
-    return row["run"] in study.config.sweeps[scope].runs
-
-
-def ablated(scope: str) -> list[tuple[dict, str]]:
-    """The evaluation jobs that search for a direction to ablate."""
-    kinds = {name: study.config.attacks[study.config.bundles[name].attack].kind for name in study.bundles(scope)}
-    return [(row, bundle) for row, bundle in evaluated(scope) if kinds[bundle] == "ablation" and row["parent"]]
-
-
-def parent_row(row: dict) -> dict:
-    """The row of the run that a row's run starts from."""
-    return study.row(row["parent"], row["model"], study.seed(row["parent"], row["seed"]))
-
-
 rule collect_contest:
     """Set the runs of a sweep beside each other: what each holds against all adaptive attacks, and its cost."""
     input:

@@ -1,34 +1,6 @@
 """Judging: answers -> verdicts, by a list of phrases or by a model that is asked (section 7)."""
 
 
-def judges_of(wanted: Callable) -> str:
-    """A wildcard's constraint: one of the judges whose kind is wanted."""
-    return one_of(name for name, judge in study.config.judges.items() if wanted(judge.kind))
-
-
-def judging_manifest(wildcards) -> list[str]:
-    """The manifest of the model that judges, where it is one of the catalogue."""
-    model = study.judging(wildcards.judge)
-    return [f"resources/models/{model}/manifest.json"] if model else []
-
-
-def judging_settings(wildcards) -> dict:
-    """How this model is loaded."""
-    model = study.judging(wildcards.judge)
-    return model_settings(model) if model else {}
-
-
-def judging_memory(wildcards) -> int:
-    """MB for a judge's job: what an answering model gets, and more for judgezoo's classifiers of 2 to 13 billion
-    parameters."""
-    return 32000 if study.config.judges[wildcards.judge].kind == "judgezoo" else 6000
-
-
-def judging_gpus(wildcards) -> int:
-    """GPUs for a judge's job: none where the judge stands behind an endpoint."""
-    return 0 if getattr(study.config.judges[wildcards.judge], "endpoint", None) else GPUS
-
-
 rule judge_answers:
     """Give every answer of one bundle its verdict: refusal, compliance, degenerate, or missing. The table has no text."""
     input:

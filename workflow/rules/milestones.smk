@@ -1,20 +1,6 @@
 """Milestones: nouns to ask Snakemake for, in the order of the paper. Workers are named verb_noun."""
 
 
-def sweep_outputs(sweep: str) -> list[str]:
-    """The tables and figures of a sweep; those of trials tell what was tried on validation, and no more."""
-    held = sweep in TRIALS.sweeps
-    tables, figures = (TRIAL_TABLES, TRIAL_FIGURES) if held else (SWEEP_TABLES, SWEEP_FIGURES)
-    if study.config.sweeps[sweep].ability:
-        tables, figures = [*tables, "ability"], [*figures, "pareto"]
-    if ablated(sweep):
-        tables, figures = [*tables, "directions"], [*figures, "directions"]
-    return [
-        *(f"{RESULTS}/tables/{sweep}/{table}.csv" for table in tables),
-        *(f"{RESULTS}/figures/{sweep}/{figure}.{model}.svg" for figure in figures for model in study.models(sweep)),
-    ]
-
-
 rule separability:
     """How far apart the classes lie in every run."""
     input:
