@@ -10,6 +10,7 @@ from es2.attacks.ablation import ProjectionAttack
 from es2.attacks.base import answer_under
 from es2.attacks.directions import half_of_each, mean_difference
 from es2.attacks.landing import directions
+from es2.attacks.planes import random_directions
 from es2.batching import forward_after_head, pad_right, run_head
 from es2.embeddings import Embeddings
 from es2.errors import UserError
@@ -120,29 +121,31 @@ def test_addition_is_a_step_of_the_budget_along_the_chosen_direction(scene):
     assert controls.groupby("control").size().to_dict() == {"random": 8, "shuffled": 4}
 
 
-def orthogonalised(lm, unit):
-    """The model with the direction taken out of every matrix that writes to the stream (Arditi et al., section 2.4)."""
+def orthogonalised(lm, unit, instead):
+    """The model with W - r u'W for every matrix W that writes to the stream (Arditi et al., section 2.4, has r = u)."""
     with torch.no_grad():
         embedding = lm.base.get_input_embeddings().weight
-        embedding -= (embedding @ unit)[:, None] * unit
+        embedding -= (embedding @ unit)[:, None] * instead
         for block in lm.blocks:
             for weight in (block.self_attn.o_proj.weight, block.mlp.down_proj.weight):
-                weight -= unit[:, None] * (unit @ weight)
+                weight -= instead[:, None] * (unit @ weight)
     return lm
 
 
+@pytest.mark.parametrize("control", [False, True])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma"])
-def test_ablation_equals_orthogonalised_weights(load_model, family):
+def test_ablation_and_its_control_equal_edited_weights(load_model, family, control):
     lm, weights = load_model(family), load_model(family)
     if weights.base.config.tie_word_embeddings:
         head = weights.base.get_output_embeddings()
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
-    unit = torch.nn.functional.normalize(torch.randn(lm.width, generator=torch.Generator().manual_seed(4)), dim=0)
+    unit, other = random_directions(1, 2, lm.width, 4)[0]
+    attack = ProjectionAttack(unit, other) if control else ProjectionAttack(unit)
     tokens = lm.chat_tokens(TEXTS[:3])
-    orthogonalised(weights, unit)
+    orthogonalised(weights, unit, other if control else unit)
     for ids in tokens:
         batch = torch.tensor([ids])
-        with torch.no_grad(), ProjectionAttack(unit).applied(lm):
+        with torch.no_grad(), attack.applied(lm):
             found = lm.model(input_ids=batch).logits
         with torch.no_grad():
             expected, plain = weights.model(input_ids=batch).logits, lm.model(input_ids=batch).logits
@@ -272,16 +275,24 @@ def test_prefill_judges_what_the_model_adds_to_the_best_prefix(scene):
     assert plain != [row["answer"] for row in attacked.rows]
 
 
-def test_controls_of_ablation_are_other_directions(scene):
+def test_controls_of_ablation_take_steps_as_long_along_other_directions(scene):
     evaluation = scene.evaluation(arbitrary_judge)
     attacked = ablation.evaluate(evaluation, ABLATION, {"controls": {**CONTROLS, "random": 1}})
     layer = int(attacked.rows[0]["setting"].split()[-1])
-    unit = mean_difference(evaluation, shuffle=evaluation.seed)[layer]
-    shuffled = [row for row in attacked.rows if row["control"] == "shuffled"]
-    texts = [TEXTS[int(row["prompt_id"][1:])] for row in shuffled]
-    assert [row["answer"] for row in shuffled] == [
-        one.text for one in answer_under(evaluation, ProjectionAttack(unit), texts)
-    ]
+    unit = mean_difference(evaluation)[layer]
+    others = {
+        "random": random_directions(1, 1, scene.lm.width, evaluation.seed)[0, 0],
+        "shuffled": mean_difference(evaluation, shuffle=evaluation.seed)[layer],
+    }
+    spent = {row["prompt_id"]: row["realised"] for row in attacked.rows if not row["control"]}
+    for control, other in others.items():
+        rows = [row for row in attacked.rows if row["control"] == control]
+        texts = [TEXTS[int(row["prompt_id"][1:])] for row in rows]
+        assert [row["answer"] for row in rows] == [
+            one.text for one in answer_under(evaluation, ProjectionAttack(unit, other), texts)
+        ]
+        assert rows
+        assert [row["realised"] for row in rows] == [spent[row["prompt_id"]] for row in rows]
 
 
 def test_the_shared_head_is_ablated_too(scene):

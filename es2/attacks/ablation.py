@@ -49,30 +49,78 @@ class ProjectionAttack:
     """Project the unit vector `direction` [d] out of the residual stream wherever it is read, at every token.
 
     That equals projecting it out of every write: what the stream still carries along u is never read.
+
+    With `instead`, another unit vector r, the control of equal norm: as much as was written along u is taken away along
+    r, so that a read of the stream is off by a step as long as the attack's.
     """
 
     direction: Tensor
+    instead: Tensor | None = None
 
     @contextmanager
     def applied(self, lm: LanguageModel) -> Iterator[None]:
         """Attack the model within the block."""
+        edit = _Projection(self.direction) if self.instead is None else _Replay(self.direction, self.instead)
 
-        def without(states: Tensor) -> Tensor:
-            unit = self.direction.to(states.device, states.dtype)
-            return states - (states @ unit)[..., None] * unit
+        def embedded(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            edit.begin()
+            return edit.write(output)
 
         def before(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (without(inputs[0]), *inputs[1:])
+            return (edit.read(inputs[0]), *inputs[1:])
 
         def after(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            return (without(output[0]), *output[1:]) if isinstance(output, tuple) else without(output)
+            return (edit.write(output[0]), *output[1:]) if isinstance(output, tuple) else edit.write(output)
 
         with ExitStack() as stack:
-            stack.callback(lm.base.get_input_embeddings().register_forward_hook(after).remove)
+            stack.callback(lm.base.get_input_embeddings().register_forward_hook(embedded).remove)
             for block in lm.blocks:
                 stack.callback(_reads_middle(block).register_forward_pre_hook(before).remove)
                 stack.callback(block.register_forward_hook(after).remove)
             yield
+
+
+class _Projection:
+    """x - u (u.x), wherever the stream is read or written."""
+
+    def __init__(self, unit: Tensor) -> None:
+        self.unit = unit
+
+    def begin(self) -> None:
+        """A forward pass begins."""
+
+    def read(self, states: Tensor) -> Tensor:
+        """What a block reads of the stream `states` [..., d]."""
+        unit = self.unit.to(states.device, states.dtype)
+        return states - (states @ unit)[..., None] * unit
+
+    write = read
+
+
+class _Replay:
+    """x - r (u.w), with w what was written to the stream since it was edited last.
+
+    The stream keeps its part along u, so what was paid for already is remembered from edit to edit.
+    """
+
+    def __init__(self, unit: Tensor, instead: Tensor) -> None:
+        self.unit, self.instead = unit, instead
+        self.paid: Tensor | float = 0.0
+
+    def begin(self) -> None:
+        """A forward pass begins: nothing is paid for."""
+        self.paid = 0.0
+
+    def read(self, states: Tensor) -> Tensor:
+        """What a block reads of the stream `states` [..., d], which itself stays."""
+        unit, instead = (vector.to(states.device, states.dtype) for vector in (self.unit, self.instead))
+        return states - (states @ unit - self.paid)[..., None] * instead
+
+    def write(self, states: Tensor) -> Tensor:
+        """What the stream carries on."""
+        edited = self.read(states)
+        self.paid = edited @ self.unit.to(states.device, states.dtype)
+        return edited
 
 
 def _reads_middle(block: nn.Module) -> nn.Module:
@@ -86,9 +134,10 @@ def _reads_middle(block: nn.Module) -> nn.Module:
 
 
 def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mapping[str, Any]) -> Attacked:
-    """Search the layer on validation, then answers to the benchmarks without its direction, or without another.
+    """Search the layer on validation, then answers to the benchmarks without its direction.
 
-    Controls: random directions, and the chosen layer's mean difference under shuffled labels.
+    Controls, with steps as long: along random directions, and along the chosen layer's mean difference under shuffled
+    labels.
     """
     units = mean_difference(evaluation)
     search = settings["search"]
@@ -104,19 +153,21 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     chosen, found = choose(evaluation, candidates, answer, search)
     prompts = evaluation.prompts()
     unit, about = units[chosen.layer], {"fitted_on": FITTED_ON, "setting": chosen.name}
-    rows = _rows(evaluation, prompts, unit, **about)
+    rows = _rows(evaluation, prompts, unit, None, **about)
     part = prompts.groupby("benchmark", sort=False).head(bundle["controls"]["prompts"])
     for draw in range(bundle["controls"]["random"]):
         random = random_directions(1, 1, evaluation.lm.width, evaluation.seed + draw)[0, 0]
-        rows += _rows(evaluation, part, random, **about, control="random", draw=draw)
+        rows += _rows(evaluation, part, unit, random, **about, control="random", draw=draw)
     for draw in range(bundle["controls"]["shuffled"]):
         shuffled = mean_difference(evaluation, shuffle=evaluation.seed + draw)[chosen.layer]
-        rows += _rows(evaluation, part, shuffled, **about, control="shuffled", draw=draw)
+        rows += _rows(evaluation, part, unit, shuffled, **about, control="shuffled", draw=draw)
     return Attacked(rows, found)
 
 
-def _rows(evaluation: Evaluation, prompts: pd.DataFrame, unit: Tensor, **about: Any) -> list[dict[str, Any]]:
-    answers = answer_under(evaluation, ProjectionAttack(unit), prompts["prompt"].tolist())
+def _rows(
+    evaluation: Evaluation, prompts: pd.DataFrame, unit: Tensor, instead: Tensor | None, **about: Any
+) -> list[dict[str, Any]]:
+    answers = answer_under(evaluation, ProjectionAttack(unit, instead), prompts["prompt"].tolist())
     return evaluation.rows(prompts, answers, **about, realised=realised_budget(evaluation, prompts, unit))
 
 
