@@ -56,7 +56,7 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	  cp $(foreach table,$(SWEPT),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	  cp results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
-	cp $(addprefix results/default/tables/contest/,directions.csv ability.csv) docs/reference/contest/
+	cp $(addprefix results/default/tables/contest/,directions.csv ability.csv attack_cost.csv) docs/reference/contest/
 	mkdir -p docs/reference/trials
 	cp results/default/tables/trials/*.csv results/default/figures/trials/*.svg docs/reference/trials/
 

@@ -15,6 +15,7 @@ from es2.errors import UserError
 from es2.files import write_csv, write_json, write_jsonl
 from es2.statistics import wilson
 from es2.tables.ability import ability_table, chance_rows, sample_frame
+from es2.tables.attack_cost import attack_cost_table
 from es2.tables.dsr import dsr_table
 from es2.tables.judges import judges_table
 from es2.tables.listing import (
@@ -194,6 +195,20 @@ def test_costs_are_read_from_benchmark_files(tmp_path: Path) -> None:
     assert one(table, rule="generate_answers")["generated"] == 7
     with pytest.raises(UserError, match="no timings"):
         cost_table(tmp_path / "nowhere", [], {})
+
+
+def test_the_cost_of_an_attack_counts_its_search_and_its_answers(tmp_path: Path) -> None:
+    (tmp_path / "job.tsv").write_text("s\th:m:s\tmax_rss\tcpu_time\n12.5\t0:00:12\t900.5\t20\n")
+    write_jsonl(tmp_path / "a.jsonl", [{"n_tokens": 3}, {"n_tokens": 4}])
+    (tmp_path / "tried.csv").write_text("stage,setting,n\n1,a,12\n1,b,12\n2,a,60\n")
+    (tmp_path / "none.csv").write_text("stage,setting,n\n")
+    rows = [row("es2") | {"attack": name} for name in ("scav_adaptive", "direct")]
+    files = [tmp_path / "a.jsonl"] * 2, [tmp_path / "tried.csv", tmp_path / "none.csv"], [tmp_path / "job.tsv", "gone"]
+    table = attack_cost_table(rows, *files)
+    attacked, direct = table.to_dict("records")
+    told = ["searched", "answers", "generated", "seconds", "cpu_seconds", "peak_mb"]
+    assert [attacked[name] for name in told] == [84, 2, 7, 12.5, 20, 900.5]
+    assert (direct["searched"], direct["answers"], math.isnan(direct["seconds"])) == (0, 2, True)
 
 
 def test_settings_of_params_take_plain_dicts() -> None:

@@ -63,6 +63,35 @@ rule collect_trials:
         "../scripts/collect_trials.py"
 
 
+rule collect_attack_cost:
+    """Tell what each attack on each run took: answers, tokens, seconds, memory."""
+    input:
+        answers=lambda w: answers(scope(w)),
+        searches=lambda w: search_tables(evaluated(scope(w))),
+    output:
+        table=report(
+            "<results>/tables/{sweep}attack_cost.csv",
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"table": "attack_cost"},
+        ),
+    log:
+        "<logs>/collect_attack_cost/{sweep}all.log",
+    benchmark:
+        "<timings>/collect_attack_cost/{sweep}all.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        rows=lambda w: searchers(evaluated(scope(w))),
+        timings=lambda w: benchmark_files(evaluated(scope(w))),
+        code=code("collect_attack_cost"),
+    script:
+        "../scripts/collect_attack_cost.py"
+
+
 rule collect_directions:
     """Tell which layer's direction an ablation needs, and how far each run turned its parent's."""
     input:

@@ -39,6 +39,11 @@ def search_tables(jobs: list[tuple[dict, str]]) -> list[str]:
     return [at(row, f"answers/{bundle}.search.csv") for row, bundle in jobs]
 
 
+def benchmark_files(jobs: list[tuple[dict, str]]) -> list[str]:
+    """What Snakemake wrote of the time and memory of evaluation jobs."""
+    return [f"{RESULTS}/timings/generate_answers/{at(row, bundle).removeprefix(MODELS)}.tsv" for row, bundle in jobs]
+
+
 def trial_searches(scope: str) -> list[tuple[dict, str]]:
     """Of a sweep of trials, the attacker's searches."""
     return [(row, bundle) for row, bundle in searched(scope) if is_trial(row, scope)]
