@@ -7,14 +7,13 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from es2.activations import record_residual
 from es2.batching import forward_after_head, pad_right, run_head, shared_head, token_budget_batches
 from es2.errors import UserError
-from es2.files import atomic_write
 from es2.models import Cursor, LanguageModel
+from es2.tensors import write_tensors
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ def extract_tokens(lm: LanguageModel, sequences: Sequence[Sequence[int]], batch_
 def save_embeddings(path: str | Path, embeddings: Embeddings, **about: str) -> None:
     """Write embeddings with their prompt ids, and what made them (`about`), in the safetensors header."""
     metadata = {"prompt_ids": json.dumps(embeddings.prompt_ids), **about}
-    with atomic_write(path) as temporary:
-        save_file({"embeddings": embeddings.values.contiguous()}, str(temporary), metadata=metadata)
+    write_tensors(path, {"embeddings": embeddings.values}, metadata)
 
 
 def load_embeddings(path: str | Path) -> Embeddings:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from es2.activations import Edit, edit_residual, record_residual
 from es2.batching import forward_after_head, pad_right, run_head, shared_head
-from es2.files import atomic_write
 from es2.models import Cursor, LanguageModel
+from es2.tensors import write_tensors
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,7 @@ def save_states(path: str | Path, prompt_ids: Iterable[str], states: Sequence[Te
         "prompt_ids": json.dumps(list(prompt_ids)),
         "lengths": json.dumps([len(part) for part in states]),
     }
-    with atomic_write(path) as temporary:
-        save_file({"states": torch.cat(list(states))}, str(temporary), metadata=about)
+    write_tensors(path, {"states": torch.cat(list(states))}, about)
 
 
 def load_states(path: str | Path) -> dict[str, Tensor]:

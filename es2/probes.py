@@ -12,12 +12,11 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from es2.errors import UserError
-from es2.files import atomic_write
+from es2.tensors import write_tensors
 
 TENSORS = (
     "weight", "bias", "accuracy", "mu_harmful", "mu_safe", "norm", "shuffled_weight", "shuffled_bias",
@@ -56,9 +55,7 @@ class ProbeSet:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, the list of C in its header."""
-        tensors = {name: getattr(self, name).contiguous() for name in TENSORS}
-        with atomic_write(path) as temporary:
-            save_file(tensors, str(temporary), metadata={"c": json.dumps(self.c)})
+        write_tensors(path, {name: getattr(self, name) for name in TENSORS}, {"c": json.dumps(self.c)})
 
     @classmethod
     def load(cls, path: str | Path) -> "ProbeSet":

@@ -207,6 +207,11 @@ def _restore(model: nn.Module, values: Mapping[str, Tensor]) -> None:
 
 
 def save_adapter(lm: LanguageModel, folder: str | Path, base_name: str) -> None:
-    """Write the adapter in peft's format, relative to the shipped base that `base_name` names."""
-    lm.model.peft_config["default"].base_model_name_or_path = base_name
+    """Write the adapter in peft's format, relative to the shipped base that `base_name` names.
+
+    peft keeps the adapted modules as a set, whose order changes from process to process: they are sorted.
+    """
+    config = lm.model.peft_config["default"]
+    config.base_model_name_or_path = base_name
+    config.target_modules = sorted(config.target_modules)
     lm.model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)

@@ -101,6 +101,8 @@ def test_adapter_folded_in_and_left_on_top_are_one_model(load_model, tiny_folder
     assert any(parameter.requires_grad for parameter in on_top.model.parameters())
     saved = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert saved["base_model_name_or_path"] == "tiny"
+    assert saved["target_modules"] == sorted(saved["target_modules"])
+    assert len(saved["target_modules"]) == 7
     assert (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size < 200_000
 
 
