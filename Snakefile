@@ -16,7 +16,16 @@
 from snakemake.utils import min_version, validate
 
 from es2 import registry
-from es2.config import as_written, check_files, method_module, own_file, read_study, source_file
+from es2.config import (
+    as_written,
+    check_files,
+    check_keys,
+    method_module,
+    own_file,
+    own_model_files,
+    read_study,
+    source_file,
+)
 from es2.errors import UserError
 from es2.fingerprint import fingerprint
 from es2.judges.registry import KINDS as JUDGES
@@ -33,6 +42,7 @@ container: "docker://python:3.11"
 
 
 try:
+    check_keys(workflow.configfiles)
     study = read_study(config)
     check_files(study)
 except UserError as error:

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from es2.registry import EXTERNAL, METHODS, TERMS, UNTRAINED
 from es2.settings.checks.judges import check_judges_here
-from es2.settings.checks.paths import check_paths, own_file
+from es2.settings.checks.keys import check_keys
+from es2.settings.checks.paths import check_paths, own_file, own_model_files
 from es2.settings.checks.runs import check_training
 from es2.settings.checks.whole import check
 from es2.settings.errors import user_error
@@ -25,7 +26,18 @@ from es2.settings.study import Config
 from es2.settings.training import Training
 
 Settings = dict[str, Any]
-__all__ = ["Study", "as_written", "check_files", "method_module", "own_file", "read_study", "schema", "source_file"]
+__all__ = [
+    "Study",
+    "as_written",
+    "check_files",
+    "check_keys",
+    "method_module",
+    "own_file",
+    "own_model_files",
+    "read_study",
+    "schema",
+    "source_file",
+]
 MAIN = ""
 """The scope of the main tables; a sweep's scope is its name."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -15,6 +16,7 @@ from transformers import (
 
 from es2.errors import UserError
 from es2.files import sha256_file, write_json
+from es2.hub import FULL, from_hub
 
 TINY_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}<|end|>\n{% endfor %}"
@@ -34,23 +36,26 @@ def convert(model: str, row: Mapping[str, Any], sources: Sequence[str], folder: 
         elif row["format"] == "gguf":
             convert_gguf(Path(sources[0]), folder)
         else:
-            copy_folder(_local_folder(row), folder)
-    except (OSError, ValueError, RuntimeError) as error:
+            copy_folder(_local_folder(model, row), folder)
+    except UserError:
+        raise
+    except Exception as error:  # of a damaged file, the readers raise what they come upon
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(
-            f"models.{model}: it could not be read as {row['format']} ({error}); check its source"
+            f"models.{model}: it could not be read as {row['format']} ({said}); check its source"
         ) from error
     about = {key: row[key] for key in ("format", "source", "path", "repo", "revision") if row.get(key)}
     write_manifest(folder, {"model": model, **about})
 
 
-def _local_folder(row: Mapping[str, Any]) -> Path:
+def _local_folder(model: str, row: Mapping[str, Any]) -> Path:
     """The folder of a model given by `path`, or fetched from the hub at a pinned revision."""
     if row["format"] == "folder":
-        return Path(row["path"])
-    from huggingface_hub import snapshot_download
-
+        return Path(row["path"]).expanduser()
     patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-    return Path(snapshot_download(row["repo"], revision=row["revision"], allow_patterns=patterns))
+    return from_hub(f"models.{model}", row, snapshot_download, allow_patterns=patterns)
 
 
 def convert_gguf(file: Path, folder: Path) -> None:
@@ -70,11 +75,15 @@ def convert_gguf(file: Path, folder: Path) -> None:
 
 
 def copy_folder(source: Path, folder: Path) -> None:
-    """Save a local Hugging Face model folder again as safetensors, so that the study's hashes cover what it runs."""
+    """Save a local Hugging Face model folder again, so that the study's hashes cover what it runs.
+
+    Weights are read from safetensors alone, which cannot run code, and code that comes with a model is not run.
+    """
     if not (source / "config.json").is_file():
         raise UserError(f"models: {source} holds no config.json; give the folder of a Hugging Face model")
-    model = AutoModelForCausalLM.from_pretrained(str(source), local_files_only=True)
-    _save(model, AutoTokenizer.from_pretrained(str(source), local_files_only=True), folder)
+    local = {"local_files_only": True, "trust_remote_code": False}
+    model = AutoModelForCausalLM.from_pretrained(str(source), use_safetensors=True, **local)
+    _save(model, AutoTokenizer.from_pretrained(str(source), **local), folder)
 
 
 def make_random(architecture: str, settings: Mapping[str, Any], texts: Sequence[str], seed: int, folder: Path) -> None:

@@ -62,13 +62,13 @@ def test_the_papers_study_starts_from_models_as_shipped_and_its_benchmarks_are_t
     assert es2 == hold
 
 
-def test_the_examples_are_studies(tmp_path, monkeypatch):
+def test_the_examples_are_studies(tiny_folders, monkeypatch):
     monkeypatch.chdir(ROOT)
     model = read_study(load("config.yaml", "examples/own_model.yaml"))
     assert model.config.select.models == ["mine"]
     with pytest.raises(UserError, match=r"models\.mine\.path: there is no folder path/to/your/model"):
         check_files(model)
-    here = {"models": {"mine": {"path": str(tmp_path)}}, "select": {"models": ["smollm2_135m", "mine"]}}
+    here = {"models": {"mine": {"path": str(tiny_folders["llama"])}}, "select": {"models": ["smollm2_135m", "mine"]}}
     both = read_study(merged(load("config.yaml", "examples/own_model.yaml"), here))
     check_files(both)
     assert both.row("es2", "mine", 0) == {**both.row("es2", "smollm2_135m", 0), "model": "mine"}

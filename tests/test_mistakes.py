@@ -14,12 +14,16 @@ def default() -> dict[str, Any]:
     return load("config.yaml")
 
 
+PLAIN = {"system_prompt": "template", "dtype": "float32"}
 MISTAKES = [
     # place, value, what the sentence says
     ("sede", [0], "sede: there is no such key; did you mean seeds"),
     ("training/step", 3, "training.step: there is no such key; did you mean steps"),
     ("runs/es2/training", {"learning_rat": 0.1}, "runs.es2.training.learning_rat: there is no such key"),
     ("training/learning_rate", "1e-5", "training.learning_rate: '1e-5' does not fit; give a number (YAML"),
+    ("training/learning_rate", float("inf"), "training.learning_rate: inf does not fit; give a finite number"),
+    ("training/learning_rate", float("nan"), "training.learning_rate: nan does not fit; give a finite number"),
+    ("probes/p0", float("nan"), "probes.p0: nan does not fit; give a finite number"),
     ("training/steps", 4.5, "training.steps: 4.5 does not fit; give a whole number"),
     ("training/steps", True, "training.steps: True does not fit"),
     ("training/steps", -1, "training.steps: -1 does not fit; give a number at least 1"),
@@ -91,12 +95,27 @@ MISTAKES = [
     ("prompt_sets/strongreject/splits", {"test": 0}, "prompt_sets.strongreject.splits: every split is empty"),
     ("prompt_sets/plain/label", "harmless", "prompt_sets.plain.label: 'harmless' does not fit; give 'harmful' or"),
     ("sources/adv_bench/kind", "weel", "sources.adv_bench.kind: 'weel' is not known; did you mean wheel?"),
-    ("sources/adv_bench/sha256", "abc", "sources.adv_bench.sha256: 'abc' is not of the form"),
+    ("sources/adv_bench/sha256", "abc", "sources.adv_bench.sha256: 'abc' is no SHA-256; give its 64"),
+    ("sources/adv_bench/sha256", DELETE, "sources.adv_bench.sha256: this key is missing"),
+    ("sources/adv_bench/requirement", "pyrit", "sources.adv_bench.requirement: 'pyrit' is not pinned; write name==v"),
+    ("sources/mine", {"kind": "hub", "repo": "a/b", "file": "c"}, "sources.mine.revision: this key is missing"),
+    ("models/mine", {"format": "hub", "repo": "a/b", **PLAIN}, "models.mine.revision: this key is missing"),
+    (
+        "models/mine",
+        {"format": "hub", "repo": "a/b", "revision": "main", **PLAIN},
+        "models.mine.revision: 'main' is no commit; give its 40 hexadecimal digits, for a branch or tag may move",
+    ),
+    ("models/mine", {"format": "folder", **PLAIN}, "models.mine.path: this key is missing"),
+    ("models/mine", {"format": "folder", "path": "", **PLAIN}, "models.mine.path: the text is empty; write one"),
     ("sources/adv_bench/member", DELETE, "sources.adv_bench.member: this key is missing"),
     ("sources/adv_bench/where", {}, "sources.adv_bench.where: it has 0 entries; give at least 1"),
     ("sources/adv_bench/where", {"label": 1}, "sources.adv_bench.where.label: 1 does not fit"),
-    ("sources/mine", {"kind": "github", "repo": "set"}, "sources.mine.repo: 'set' is not of the form"),
-    ("sources/mine", {"kind": "github", "repo": "a/b", "revision": "main"}, "sources.mine.revision: 'main' is not"),
+    ("sources/mine", {"kind": "github", "repo": "set"}, "sources.mine.repo: 'set' is no repository; write owner/name"),
+    (
+        "sources/mine",
+        {"kind": "github", "repo": "a/b", "revision": "main"},
+        "sources.mine.revision: 'main' is no commit; give",
+    ),
     ("sources/adv_bench/sha265", "abc", "sources.adv_bench.sha265: there is no such key; did you mean sha256?"),
     ("models/smollm2_135m/source", "smollm", "models.smollm2_135m: there is no source 'smollm'"),
     ("models/smollm2_135m/format", "ggml", "models.smollm2_135m.format: 'ggml' is not known; did you mean gguf?"),

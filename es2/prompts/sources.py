@@ -5,7 +5,6 @@ says where the file came from and what its SHA-256 is. Every failure is a UserEr
 """
 
 import difflib
-import errno
 import hashlib
 import http.client
 import importlib.resources
@@ -24,10 +23,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import huggingface_hub as hf_hub
-from huggingface_hub import errors as hub_errors
 
 from es2.errors import UserError
 from es2.files import atomic_write, write_json
+from es2.hub import FULL, from_hub
 
 _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -36,7 +35,6 @@ _RAW = "https://raw.githubusercontent.com"
 _PATIENCE = 60  # seconds without a byte before a server counts as silent
 _NO_CONNECTION = ("Connection", "name resolution", "timed out", "IncompleteRead", "ProxyError")
 _NO_PACKAGE = ("No matching distribution found", "Could not find a version")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Row = Mapping[str, Any]
 _Completed = subprocess.CompletedProcess[str]
@@ -67,7 +65,7 @@ def fetch(name: str, row: Row, out: str | Path) -> None:
             origin = {key: str(row[key]) for key in ("kind", *keys, "repo_type") if row.get(key)}
             write_json(f"{out}.json", origin | {"sha256": sink.digest.hexdigest(), "bytes": sink.count})
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise _full_disk(name, out.parent) from error
         raise UserError(f"sources.{name}: {out} cannot be written: {error.strerror or error}.") from error
 
@@ -154,7 +152,7 @@ def _pip_failure(name: str, requirement: str, folder: str, done: _Completed) -> 
     """Say in one sentence why pip failed; the order matters, since offline pip also finds no version."""
     said = done.stderr or ""
     key = f"sources.{name}.requirement: {requirement}"
-    if any(os.strerror(code) in said for code in _FULL):
+    if any(os.strerror(code) in said for code in FULL):
         return _full_disk(name, Path(folder))
     if done.returncode < 0:
         return UserError(f"{key}: the download was interrupted (signal {-done.returncode}): run again.")
@@ -179,33 +177,11 @@ def _at_commit(name: str, row: Row) -> tuple[str, str, str]:
 
 def _write_hub(name: str, row: Row, sink: _Hashing) -> None:
     """Take one file at a fixed commit, through the client's cache (so it resumes and works offline)."""
-    repo, revision, file = _at_commit(name, row)
-    repo_type = row.get("repo_type") or "dataset"
-    try:
-        path = hf_hub.hf_hub_download(repo_id=repo, filename=file, revision=revision, repo_type=repo_type)
-    except Exception as error:  # the client lets its network library's own errors through
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise
-        raise _hub_failure(name, row, error) from error
+    file = _at_commit(name, row)[2]
+    arguments = {"filename": file, "repo_type": row.get("repo_type") or "dataset"}
+    path = from_hub(f"sources.{name}", row, hf_hub.hf_hub_download, **arguments)
     with open(path, "rb") as stream:
         sink.copy_from(stream)
-
-
-def _hub_failure(name: str, row: Row, error: Exception) -> UserError:
-    """Say in one sentence why the hub failed; the order matters: some errors are subclasses of others."""
-    key, repo = f"sources.{name}", row["repo"]
-    if isinstance(error, hub_errors.GatedRepoError):
-        return UserError(f"{key}.repo: {repo} is gated: accept its terms on the hub and set HF_TOKEN.")
-    if isinstance(error, hub_errors.RepositoryNotFoundError):
-        return UserError(f"{key}.repo: the hub has no {repo}, or it is private: check repo and repo_type.")
-    if isinstance(error, hub_errors.RevisionNotFoundError):
-        return UserError(f"{key}.revision: {repo} has no commit {row['revision'][:12]}: check it on the hub.")
-    if isinstance(error, hub_errors.LocalEntryNotFoundError):
-        return UserError(f"{key}: {repo} is not cached and the hub does not answer: check the network.")
-    if isinstance(error, hub_errors.EntryNotFoundError):
-        return UserError(f"{key}.file: {repo} has no file {row['file']!r} at that commit: check its path.")
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return UserError(f"{key}: {row['file']!r} of {repo} cannot be had from the hub: {reason}")
 
 
 def _write_github(name: str, row: Row, sink: _Hashing) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from es2.settings.types import Name, Names, Row, Sha256, Size, Split, Text
+from es2.settings.types import PINNED, REPO, Commit, Name, Names, Row, Sha256, Size, Split, Text
 
 
 class Columns(Row):
@@ -32,7 +32,7 @@ class WheelSource(Columns):
     """One member of a Python wheel."""
 
     kind: Literal["wheel"]
-    requirement: Text
+    requirement: Annotated[str, Field(pattern=PINNED)]
     member: Text
     sha256: Sha256
 
@@ -42,7 +42,7 @@ class HubSource(Columns):
 
     kind: Literal["hub"]
     repo: Text
-    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    revision: Commit
     file: Text
     repo_type: Literal["dataset", "model"] = "dataset"
     sha256: Sha256 | None = None
@@ -52,8 +52,8 @@ class GithubSource(Columns):
     """One file of a GitHub repository at a fixed commit."""
 
     kind: Literal["github"]
-    repo: Annotated[str, Field(pattern="^[^/]+/[^/]+$")]
-    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    repo: Annotated[str, Field(pattern=REPO)]
+    revision: Commit
     file: Text
     sha256: Sha256 | None = None
 
@@ -96,7 +96,7 @@ class HubModel(Model):
 
     format: Literal["hub"]
     repo: Text
-    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    revision: Commit
 
 
 class RandomModel(Model):

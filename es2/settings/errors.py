@@ -8,6 +8,7 @@ from pydantic_core import ErrorDetails
 
 from es2.errors import UserError
 from es2.registry import suggest
+from es2.settings.types import COMMIT, NAME, PINNED, REPO, SHA256
 
 _TYPES = {
     "int_type": "a whole number",
@@ -27,6 +28,14 @@ _BOUNDS = {
     "less_than_equal": ("at most", "le"),
     "finite_number": ("finite", ""),
 }
+_FORMS = {
+    NAME: "is no name; use letters, digits, _ . and - and begin with a letter or digit",
+    SHA256: "is no SHA-256; give its 64 hexadecimal digits in small letters",
+    COMMIT: "is no commit; give its 40 hexadecimal digits, for a branch or tag may move",
+    PINNED: "is not pinned; write name==version",
+    REPO: "is no repository; write owner/name",
+}
+"""What is wrong with a text that has not the form of a pattern."""
 _TAGS = ("union_tag_invalid", "union_tag_not_found")
 
 
@@ -77,9 +86,7 @@ def _what(detail: ErrorDetails, details: Sequence[ErrorDetails], config: Any) ->
         known = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
         return f"{context['tag']!r} is not known; {suggest(context['tag'], known)}"
     if kind == "string_pattern_mismatch":
-        if detail["loc"][-1] == "[key]" or "." in context["pattern"]:
-            return f"{value!r} is no name; use letters, digits, _ . and - and begin with a letter or digit"
-        return f"{value!r} is not of the form {context['pattern']}; correct it"
+        return f"{value!r} {_FORMS[context['pattern']]}"
     if kind == "too_short":
         least = context["min_length"]
         return f"it has {context['actual_length']} entries; give at least {least}"

@@ -11,6 +11,10 @@ from pydantic_core import PydanticCustomError
 from es2.registry import suggest
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+SHA256 = "^[0-9a-f]{64}$"
+COMMIT = "^[0-9a-f]{40}$"
+PINNED = r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+$"
+REPO = "^[^/]+/[^/]+$"
 Name = Annotated[str, Field(pattern=NAME)]
 Text = Annotated[str, Field(min_length=1)]
 Size = Annotated[int, Field(ge=0)]
@@ -20,7 +24,8 @@ Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Interval = Annotated[list[Share], Field(min_length=2, max_length=2)]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Field(pattern=SHA256)]
+Commit = Annotated[str, Field(pattern=COMMIT)]
 Split = Literal["defence", "attack", "validation", "test"]
 Names = Annotated[list[Name], Field(min_length=1)]
 Strengths = Annotated[list[Positive], Field(min_length=1)]
@@ -30,7 +35,7 @@ Sizes = dict[Name, Size]
 class Row(BaseModel):
     """A mapping of the config whose keys are all known."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -206,8 +206,9 @@ def compliant(wildcards) -> list[str]:
 
 
 def model_source(wildcards) -> list[str]:
-    """The files that a model is made from."""
-    return [data(name) for name in model_sources(study.config.models[wildcards.model])]
+    """The files that a model is made from: sources, or those of the user's folder, so that an edit is noticed."""
+    model = study.config.models[wildcards.model]
+    return [*map(data, model_sources(model)), *map(str, own_model_files(model))]
 
 
 def source_input(wildcards) -> list[str]:
