@@ -1,8 +1,10 @@
-"""A fingerprint of the code that a script runs: the modules of this package that it imports, directly or not.
+"""A fingerprint of the code that a script runs: its own, and that of the modules of this package that it imports,
+directly or not.
 
-Snakemake notices that a script has changed, not that a module behind it has. Each rule takes this fingerprint as a
-parameter. It is made of syntax trees without docstrings, so that comments and docstrings rerun nothing; imports inside
-functions count; modules that a config name means are given as `kinds`. Torch-free.
+Snakemake would judge a script by its time, which a checkout changes, and a module behind it not at all: the profile
+switches that trigger off. Each rule takes this fingerprint as a parameter instead. It is made of syntax trees without
+docstrings, so that comments and docstrings rerun nothing; imports inside functions count; modules that a config name
+means are given as `kinds`. Torch-free.
 """
 
 import ast
@@ -18,11 +20,11 @@ UNSEEN = frozenset({f"{PACKAGE}.registry", f"{PACKAGE}.judges.registry"})
 
 
 def fingerprint(script: Path, kinds: Iterable[str] = (), root: Path = ROOT) -> str:
-    """SHA-256 over the code in the import closure of `script` and of the modules `kinds`.
+    """SHA-256 over the code of `script` and in the import closure of it and of the modules `kinds`.
 
     A kind is a dotted name, with an attribute after a colon or without. `root` is the folder of the package.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_code(script, script.stat().st_mtime_ns).encode())
     for module in closure(script, kinds, root):
         digest.update(f"{module}\n{_code(_file(module, root), _stamp(module, root))}\n".encode())
         for file in _declared(module, root):

@@ -75,6 +75,15 @@ def test_an_edit_two_imports_down_changes_it(package):
     assert of(package) != before
 
 
+def test_an_edit_of_the_script_changes_it_and_its_comments_do_not(package):
+    before = of(package)
+    script = package.parent / "script.py"
+    write(script, f'"""A script."""\n\n{script.read_text()}# done\n')
+    assert of(package) == before
+    write(script, script.read_text().replace("run()", "run(); run()"))
+    assert of(package) != before
+
+
 def test_comments_docstrings_and_lines_change_nothing(package):
     before = of(package)
     write(package / "bottom.py", '"""The bottom."""\n\n# why\nVALUE  =  1\n')
