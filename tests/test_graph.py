@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from copies import ROOT, copy_repository
 
-ROOT = Path(__file__).parents[1]
-COPIED = ("Snakefile", "config", "es2", "profiles", "workflow")
 STUB = """
 from pathlib import Path
 for path in snakemake.output:
@@ -43,15 +42,6 @@ def jobs(done: subprocess.CompletedProcess[str]) -> Counter[str]:
     assert done.returncode == 0, done.stderr[-2000:]
     table = (done.stdout + done.stderr).partition("Job stats:")[2].partition("total ")[0]
     return Counter({name: int(count) for name, count in re.findall(r"^(\w[\w.]*) +(\d+)$", table, re.MULTILINE)})
-
-
-def copy_repository(folder: Path) -> None:
-    for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +256,27 @@ def test_an_edit_of_a_bundled_file_is_noticed(ran, edit):
     counts = again(ran)[0]
     assert counts["fetch_source"] == 1
     assert counts["prepare_prompts"] == 0
+
+
+def test_an_edit_of_a_script_reruns_its_jobs(ran, edit):
+    edit("workflow/scripts/plot_robustness.py", "\nEDITED = 1\n")
+    assert set(again(ran)[0]) == {"plot_robustness", "all"}
+
+
+def test_an_edit_of_a_local_model_under_the_same_path_is_noticed(ran, tiny_folders, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folders["llama"], model)
+    row = {"format": "folder", "path": str(model), "system_prompt": "template", "dtype": "float32"}
+    (ran / "mine.yaml").write_text(yaml.safe_dump({"select": {"models": ["mine"]}, "models": {"mine": row}}))
+    target = ["resources/models/mine/manifest.json", "--configfile", "config/smoke.yaml", "mine.yaml"]
+    assert snakemake(ran, *target).returncode == 0
+    assert jobs(snakemake(ran, "-n", *target)) == {}
+    for file in ("config.json", "model.safetensors"):
+        before = (model / file).read_bytes()
+        (model / file).write_bytes(before + b" ")
+        assert jobs(snakemake(ran, "-n", *target))["convert_model"] == 1
+        (model / file).write_bytes(before)
+    assert jobs(snakemake(ran, "-n", *target)) == {}
 
 
 def test_a_second_judge_reruns_no_answer_and_no_verdict_of_the_first(ran):
