@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help study smoke test lint calibrate reference clean
+.PHONY: help study smoke test test-reruns test-determinism lint calibrate reference clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,7 +18,7 @@ SWEPT := dsr.csv robustness.csv contest.csv contest.md separability.csv settings
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
 help: ## Say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 study: $(VENV)/.installed ## Run the study (CONFIG=... for a variant), make its report, print the main table
 	$(SNAKEMAKE) $(if $(CONFIG),--configfile $(CONFIG))
@@ -36,6 +36,12 @@ report: $(VENV)/.installed
 
 test: $(VENV)/.installed ## Run the tests
 	$(BIN)/python -m pytest
+
+test-reruns: $(VENV)/.installed ## Run the smoke study, then edit each module, script, setting and source and see what runs again
+	$(BIN)/python tests/reruns.py
+
+test-determinism: $(VENV)/.installed ## Run the smoke study three times and compare: equal bytes, and two threads within bounds
+	$(BIN)/python tests/determinism.py
 
 lint: $(VENV)/.installed ## Check style, types and the workflow
 	$(BIN)/ruff check .
