@@ -17,6 +17,11 @@ PACKAGE = "es2"
 ROOT = Path(__file__).parent
 UNSEEN = frozenset({f"{PACKAGE}.registry", f"{PACKAGE}.judges.registry"})
 """The tables of names: a job's own entry is given as a kind, and a new entry must rerun nothing."""
+AROUND = frozenset({f"{PACKAGE}.progress", f"{PACKAGE}.records", f"{PACKAGE}.scripting"})
+"""What stands around a result and cannot change it: progress bars, logs, records of what was done. Their own code does
+not count, so that an edit of it reruns nothing; what they import does. tests/test_around.py holds them to it: they
+compute nothing, and code that counts takes from them only what opens a `with`. What could change a result lies
+elsewhere, as the number of threads does."""
 
 
 def fingerprint(script: Path, kinds: Iterable[str] = (), root: Path = ROOT) -> str:
@@ -34,7 +39,10 @@ def fingerprint(script: Path, kinds: Iterable[str] = (), root: Path = ROOT) -> s
 
 
 def closure(script: Path, kinds: Iterable[str] = (), root: Path = ROOT) -> list[str]:
-    """Modules of the package that `script` imports and what these import, with the packages that hold them, sorted."""
+    """Modules of the package that `script` imports and what these import, with the packages that hold them, sorted.
+
+    Without those that cannot change a result.
+    """
     waiting = [*_imports(script, root), *(kind.partition(":")[0] for kind in kinds)]
     found: set[str] = set()
     while waiting:
@@ -44,7 +52,7 @@ def closure(script: Path, kinds: Iterable[str] = (), root: Path = ROOT) -> list[
         found.add(module)
         waiting += [module.rpartition(".")[0]] if "." in module else []
         waiting += _imports(_file(module, root), root)
-    return sorted(found)
+    return sorted(found - AROUND)
 
 
 def _imports(file: Path, root: Path) -> list[str]:

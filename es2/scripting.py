@@ -1,15 +1,20 @@
-"""What every script of the workflow runs in: its log, its threads, and one sentence for a user's mistake."""
+"""What every script of the workflow runs in: its log, its threads, its record, and one sentence for a user's mistake.
+
+It stands around a result and may not change one: see `AROUND` in es2.fingerprint.
+"""
 
 import ctypes
 import errno
-import os
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 from es2.errors import UserError
+from es2.records import recorded
+from es2.threads import set_threads
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's names of these settings, from malloc.h
@@ -48,20 +53,22 @@ class Tee:
 
 
 @contextmanager
-def job(snakemake: Any) -> Iterator[None]:
-    """Run a script's body: stderr goes to the log and the terminal, threads as the rule says.
+def job(snakemake: Any, owns: str | Path | None = None) -> Iterator[None]:
+    """Run a script's body: stderr goes to the log and the terminal, threads as the rule says; then record the job.
 
+    `owns` is a folder in which the body writes more than its outputs, for the record to hold as well (es2.records).
     A UserError and a full disk end the job with one sentence on stderr and no traceback; of any other error the log
     and the terminal get the traceback.
     """
-    _set_threads(int(snakemake.threads))
+    set_threads(int(snakemake.threads))
     _keep_freed_memory()
     terminal = sys.stderr
     with open(snakemake.log[0], "w", encoding="utf-8") as log:
         tee = Tee(terminal, log)
         sys.stderr = tee
         try:
-            yield
+            with recorded(snakemake, owns):
+                yield
         except Exception as error:
             if (sentence := _sentence(error, snakemake)) is None:
                 traceback.print_exc()
@@ -81,13 +88,6 @@ def _sentence(error: Exception, snakemake: Any) -> str | None:
         place = error.filename or (snakemake.output[0] if len(snakemake.output) else "the working directory")
         return f"The disk that holds {place} is full: make room and run the same command again."
     return None
-
-
-def _set_threads(threads: int) -> None:
-    """Tell numerical libraries their threads; torch too, if the script has imported it already."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(threads)
 
 
 def _keep_freed_memory() -> None:

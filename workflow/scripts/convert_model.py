@@ -5,7 +5,7 @@ from pathlib import Path
 from es2.convert import convert
 from es2.scripting import job
 
-with job(snakemake):
+with job(snakemake, owns=Path(snakemake.output.manifest).parent):
     convert(
         snakemake.params.name,
         snakemake.params.cfg,

@@ -7,7 +7,7 @@ from es2.merge import check, check_base, choose_prompts, merge
 from es2.prompts.tables import read_prompt_tables
 from es2.scripting import job
 
-with job(snakemake):
+with job(snakemake, owns=Path(snakemake.output.weights).parent):
     source, output, cfg = snakemake.input, snakemake.output, snakemake.params.cfg
     wanted = cfg["merge"]
     base, adapter, merged = (Path(file).parent for file in (source.model, source.adapter[0], output.weights))
