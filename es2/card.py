@@ -109,6 +109,7 @@ def _provenance(facts: CardFacts, title: str) -> str:
     lines += [f"- sha256 of the base's {name}: `{digest}`" for name, digest in sorted(facts.files.items())]
     if facts.origin["format"] == "gguf":
         lines.append("- an adapter of this study laid over the hub's weights of that name gives another model")
+    lines.append("- the files behind it, with hashes: `python -m es2.provenance FILE` where the study was made")
     lines += [f"- check of the merge, {_words(key)}: {value}" for key, value in sorted(facts.check.items())]
     return "\n".join([lines[0], "", *lines[1:]])
 

@@ -147,8 +147,9 @@ def told(artefact: Artefact, checked: Checked, full: bool) -> Iterator[str]:
     if record is None:
         yield f"{space}{artefact.path}: {checked.state}"
         return
-    code = f"code {str(record.get('code'))[:12]}, seed {record.get('seed')}, {record['finished']}"
-    yield f"{space}{artefact.path}: {checked.state} <- {name(record)}, {code}"
+    seed = "" if record.get("seed") is None else f"seed {record['seed']}, "
+    how = f"{name(record)}, code {str(record.get('code'))[:12]}, {seed}{record['finished']}"
+    yield f"{space}{artefact.path}: {checked.state} <- {how}"
     values = list(settings(record))
     if full:
         versions = [f"{package} {version}" for package, version in record.get("versions", {}).items() if version]

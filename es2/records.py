@@ -100,7 +100,7 @@ def _job(snakemake: Any) -> dict[str, Any]:
         "rule": snakemake.rule,
         "wildcards": wildcards,
         "code": params.pop("code", None),
-        "seed": seed if seed is None else int(seed),
+        "seed": seed,
         "params": params,
         "script": hashes([script]) if script.is_file() else {},
         "threads": int(snakemake.threads),

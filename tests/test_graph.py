@@ -16,11 +16,15 @@ import pytest
 import yaml
 from copies import ROOT, copy_repository
 
+from es2.provenance import main
+
 STUB = """
 from pathlib import Path
-for path in snakemake.output:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(path)
+from es2.scripting import job
+with job(snakemake):
+    for path in snakemake.output:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(path)
 """
 RULES = [
     (path.name, text)
@@ -215,6 +219,32 @@ def own_reason(said: str) -> set[tuple[str, str, str]]:
 
 
 def test_a_second_run_has_nothing_to_do(ran):
+    assert "Nothing to be done" in again(ran)[1]
+
+
+def test_every_job_leaves_a_record_and_the_chain_of_a_card_is_whole(ran, monkeypatch, capsys):
+    monkeypatch.chdir(ran)
+    assert len(list(ran.rglob("provenance/**/*.json"))) == len(list(ran.glob("logs/**/*.log"))) > 50
+    assert main(["results/smoke"]) == 0
+    capsys.readouterr()
+    assert main(["results/smoke/models/tiny/es2/s0/merged/README.md"]) == 0
+    chain = capsys.readouterr().out
+    for rule in ("write_card", "finetune", "generate_answers", "convert_model", "prepare_prompts", "fetch_source"):
+        assert f" <- {rule}" in chain
+    assert "es2/prompts/bundled/refusals.jsonl: ok, a source" in chain
+
+
+def test_a_tampered_file_in_the_middle_is_named(ran, edit, monkeypatch, capsys):
+    monkeypatch.chdir(ran)
+    middle = "results/smoke/models/tiny/refusal_sft/s0/layers.json"
+    edit(middle, "!")
+    assert main(["results/smoke/models/tiny/es2/s0/merged/README.md"]) == 1
+    assert f"CHANGED: {middle}" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_an_edit_around_the_jobs_reruns_nothing(ran, edit):
+    for module in ("es2/records.py", "es2/provenance.py", "es2/scripting.py", "es2/progress.py"):
+        edit(module, "\nEDITED = 1\n")
     assert "Nothing to be done" in again(ran)[1]
 
 

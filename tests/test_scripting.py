@@ -1,4 +1,4 @@
-"""What a script runs in: its log, its threads, and one sentence for a user's mistake."""
+"""What a script runs in: its log, its threads, and one sentence for a user's mistake (its record: test_records)."""
 
 import errno
 import io
@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from jobs import stand_in, writes
 
 from es2.errors import UserError
 from es2.scripting import Tee, job
@@ -16,7 +17,9 @@ from es2.scripting import Tee, job
 def snakemake(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    return SimpleNamespace(threads=1, log=[str(tmp_path / "job.log")], output=["results/table.csv"])
+    monkeypatch.chdir(tmp_path)
+    writes({"results/table.csv": ""})()
+    return stand_in("collect", [], ["results/table.csv"])
 
 
 def log(snakemake):
