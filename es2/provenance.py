@@ -6,6 +6,7 @@ or a record is lacking; a file that was deleted since is told, and no error, exc
 not signed: they show what was changed by mistake, not by somebody who changes them too. Torch-free.
 """
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ OK, SOURCE, CHANGED, MISSING, UNRECORDED = "ok", "ok, a source", "CHANGED", "mis
 _MADE = ("results", "resources")
 _APART = {FOLDER, "timings"}
 _USAGE = "provenance: say `python -m es2.provenance FILE ...`, files or a folder of the study (and --settings)"
-_SHORT = 100  # characters of settings that are shown without being asked for
+_FEW = 12  # settings that are shown without being asked for
 
 Record = Mapping[str, Any]
 
@@ -141,22 +142,22 @@ def _flat(value: Any, prefix: str) -> Iterator[str]:
         yield f"{prefix}={value}"
 
 
-def told(artefact: Artefact, checked: Checked, full: bool) -> Iterator[str]:
-    """The lines that show an artefact, indented by its distance from what was asked."""
+def told(artefact: Artefact, checked: Checked, full: bool, first: bool) -> Iterator[str]:
+    """The lines that show an artefact, indented by its distance from what was asked; of its job more the first time."""
     space, record = "  " * artefact.depth, artefact.maker
-    if record is None:
-        yield f"{space}{artefact.path}: {checked.state}"
+    line = f"{space}{artefact.path}: {checked.state}"
+    if record is None or not first:
+        yield line if record is None else f"{line} <- {name(record)}"
         return
     seed = "" if record.get("seed") is None else f"seed {record['seed']}, "
-    how = f"{name(record)}, code {str(record.get('code'))[:12]}, {seed}{record['finished']}"
-    yield f"{space}{artefact.path}: {checked.state} <- {how}"
+    yield f"{line} <- {name(record)}, code {str(record.get('code'))[:12]}, {seed}{record['finished']}"
     values = list(settings(record))
     if full:
         versions = [f"{package} {version}" for package, version in record.get("versions", {}).items() if version]
         yield f"{space}    {', '.join(versions)}; commit {record.get('commit')}; {record.get('machine')}"
         yield from (f"{space}    {value}" for value in values)
-    elif values and len(line := ", ".join(values)) <= _SHORT:
-        yield f"{space}    {line}"
+    elif values and len(values) <= _FEW:
+        yield f"{space}    {', '.join(values)}"
 
 
 def closing(states: Mapping[str, list[str]], jobs: int, loose: Sequence[str]) -> str:
@@ -211,14 +212,14 @@ def main(arguments: Sequence[str]) -> int:
     asked, folders = targets(given, makers), [argument for argument in given if Path(argument).is_dir()]
     states: dict[str, list[str]] = {state: [] for state in (OK, SOURCE, CHANGED, UNRECORDED, MISSING)}
     sentences: list[str] = []
-    jobs = set()
+    jobs: set[int] = set()
     for artefact in everything(chain(asked, makers)):
         checked = check(artefact)
         states[checked.state].append(artefact.path)
         sentences += checked.sentences
-        jobs |= set() if artefact.maker is None else {id(artefact.maker)}
         if not folders:
-            print(*told(artefact, checked, "--settings" in arguments), sep="\n")
+            print(*told(artefact, checked, "--settings" in arguments, id(artefact.maker) not in jobs), sep="\n")
+        jobs |= set() if artefact.maker is None else {id(artefact.maker)}
     loose = [file for folder in folders for file in without_record(folder, makers)]
     print(*sentences, closing(states, len(jobs), loose), sep="\n")
     lost = not folders and set(states[MISSING]) & set(asked)
@@ -230,3 +231,6 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
         sys.exit(str(error))
+    except BrokenPipeError:  # of `... | head`: nothing more to say to it, at the interpreter's end neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,5 +1,6 @@
 """The chain of a file back to its sources: what it shows, and that each tampered file on it is named."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,8 +100,6 @@ def test_every_one_of_several_is_named(capsys):
 
 
 def test_a_change_of_the_same_size_and_time_is_seen(capsys):
-    import os
-
     before = os.stat(ADAPTER)
     Path(ADAPTER).write_text("wEights")
     os.utime(ADAPTER, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -206,18 +205,25 @@ def test_the_newest_record_of_a_file_counts(capsys, monkeypatch):
     assert f"{TABLE}: ok <- aaa_later" in lines[0]
 
 
+def command(study: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    say = [sys.executable, "-m", "es2.provenance", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(say, cwd=study, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
 def test_the_command_ends_with_its_status_and_a_mistake_without_a_traceback(study):
-    import os
+    good, bad = command(study, str(study / TABLE)), command(study, SOURCE)
+    assert good.communicate()[1] == ""
+    assert bad.communicate()[1].count("\n") == 1
+    assert (good.returncode, bad.returncode) == (0, 1)
 
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-        say = [sys.executable, "-m", "es2.provenance", *arguments]
-        return subprocess.run(say, cwd=study, env=environment, capture_output=True, text=True, check=False)
 
-    good, bad = command(str(study / TABLE)), command(SOURCE)
-    assert (good.returncode, good.stderr) == (0, "")
-    assert bad.returncode == 1
-    assert bad.stderr.count("\n") == 1
+def test_a_reader_that_has_read_enough_sees_no_traceback(study):
+    asked = command(study, TABLE)
+    asked.stdout.close()
+    assert asked.stderr.read() == ""
+    asked.wait()
 
 
 def test_it_imports_nothing_heavy():
