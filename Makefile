@@ -5,12 +5,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help study smoke test test-reruns test-determinism lint calibrate reference clean
+.PHONY: help study smoke plan test test-reruns test-determinism test-slurm test-load lint calibrate reference clean
 
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
 CONFIG ?=
+TARGET ?=
 BIN := $(VENV)/bin
 REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts cost
 RELEASED := dose_response refusal_balance contest
@@ -27,6 +28,10 @@ study: $(VENV)/.installed ## Run the study (CONFIG=... for a variant), make its 
 smoke: ## Run the entire graph on a tiny random model, and make its report
 	@$(MAKE) --no-print-directory study CONFIG=config/smoke.yaml
 
+plan: $(VENV)/.installed ## Add up what the jobs of a study ask for (CONFIG=... TARGET=...), on a cluster or not; runs nothing
+	@$(SNAKEMAKE) -n $(if $(CONFIG),--configfile $(CONFIG)) -- $(TARGET) 2>&1 \
+	  | $(BIN)/python -m es2.plan
+
 .PHONY: report
 report: $(VENV)/.installed
 	@results=$$($(BIN)/python -m es2.config config/config.yaml $(CONFIG)); \
@@ -42,6 +47,12 @@ test-reruns: $(VENV)/.installed ## Run the smoke study, then edit each module, s
 
 test-determinism: $(VENV)/.installed ## Run the smoke study three times and compare: equal bytes, and two threads within bounds
 	$(BIN)/python tests/determinism.py
+
+test-slurm: $(VENV)/.installed ## Run the smoke study through a SLURM of one node (root, Debian's packages), one training requeued
+	PYTHON=$(abspath $(BIN)/python) tests/slurm/study.sh
+
+test-load: $(VENV)/.installed ## Push 2,000 jobs of a torch-free graph through the same SLURM (JOBS=...)
+	PYTHON=$(abspath $(BIN)/python) tests/slurm/load.sh $(JOBS)
 
 lint: $(VENV)/.installed ## Check style, types and the workflow
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 # Paths (study = `name` of the config; an untrained run exists at seed 0 only):
 #   resources/sources/{file}                        a fetched file, and {file}.json: where it came from, its SHA-256
 #   resources/models/{model}/manifest.json          the model's files beside it, with their SHA-256
+#   resources/hub/{model}.json  resources/tasks/{task}.json   notes of what the hub's client fetched to its caches
 #   results/{study}/prompts/{set}.parquet           prompts with splits; checks.csv, splits.csv
 #   R = results/{study}/models/{model}/{run}/s{seed}
 #   R/adapter/{adapter_config.json,adapter_model.safetensors}  R/training.csv
@@ -13,6 +14,8 @@
 #   results/{study}/tables/{table}.csv              and tables/{sweep}/ for a sweep
 #   results/{study}/figures/{figure}.{model}.svg    and figures/{sweep}/; a .png twin beside each
 #   results/{study}/findings.rst  results/{study}/timings/{rule}/  logs/{study}/{rule}/
+import os
+
 from snakemake.utils import min_version, validate
 
 from es2 import registry
@@ -37,8 +40,9 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
-# The software of every rule is that of requirements.lock; a container is a choice of the user's (--sdm apptainer).
-container: "docker://python:3.11"
+# The software of every rule is that of requirements.lock; a container is a choice of the user's (--sdm apptainer), who
+# names an image that holds this software (docs/cluster.md).
+container: os.environ.get("ES2_CONTAINER", "docker://python:3.11")
 
 
 try:

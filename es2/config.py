@@ -38,6 +38,7 @@ __all__ = [
     "schema",
     "source_file",
 ]
+OWN_TASKS = {path.stem for path in Path(__file__).with_name("tasks").glob("*.yaml")}
 MAIN = ""
 """The scope of the main tables; a sweep's scope is its name."""
 
@@ -182,6 +183,11 @@ class Study:
         """The sources of the ability tasks."""
         tasks = self.config.ability.tasks.values()
         return list(dict.fromkeys(task.source for task in tasks if task.source is not None))
+
+    def fetched_tasks(self) -> list[str]:
+        """The ability tasks whose questions come from the hub: neither from a source nor with this package."""
+        tasks = self.config.ability.tasks.items()
+        return [name for name, task in tasks if task.source is None and name not in OWN_TASKS]
 
     def training(self, run: str) -> Settings:
         """A trained run's settings: `training` with the run's overrides, without sets of size 0 and without the terms

@@ -36,7 +36,7 @@ def convert(model: str, row: Mapping[str, Any], sources: Sequence[str], folder: 
         elif row["format"] == "gguf":
             convert_gguf(Path(sources[0]), folder)
         else:
-            copy_folder(_local_folder(model, row), folder)
+            copy_folder(local_folder(model, row), folder)
     except UserError:
         raise
     except Exception as error:  # of a damaged file, the readers raise what they come upon
@@ -50,7 +50,7 @@ def convert(model: str, row: Mapping[str, Any], sources: Sequence[str], folder: 
     write_manifest(folder, {"model": model, **about})
 
 
-def _local_folder(model: str, row: Mapping[str, Any]) -> Path:
+def local_folder(model: str, row: Mapping[str, Any]) -> Path:
     """The folder of a model given by `path`, or fetched from the hub at a pinned revision."""
     if row["format"] == "folder":
         return Path(row["path"]).expanduser()

@@ -17,10 +17,10 @@ PACKAGE = "es2"
 ROOT = Path(__file__).parent
 UNSEEN = frozenset({f"{PACKAGE}.registry", f"{PACKAGE}.judges.registry"})
 """The tables of names: a job's own entry is given as a kind, and a new entry must rerun nothing."""
-AROUND = frozenset(f"{PACKAGE}.{name}" for name in ("progress", "provenance", "records", "scripting"))
-"""What stands around a result and cannot change it: progress bars, logs, records of what was done. Their own code does
-not count, so that an edit of it reruns nothing; what they import does. tests/test_around.py holds them to it: they
-compute nothing, and code that counts takes from them only what opens a `with`. What could change a result lies
+AROUND = frozenset(f"{PACKAGE}.{name}" for name in ("lock", "progress", "provenance", "records", "scripting"))
+"""What stands around a result and cannot change it: progress bars, logs, locks, records of what was done. Their own
+code does not count, so that an edit of it reruns nothing; what they import does. tests/test_around.py holds them to it:
+they compute nothing, and code that counts takes from them only what opens a `with`. What could change a result lies
 elsewhere, as the number of threads does."""
 
 

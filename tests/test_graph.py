@@ -16,6 +16,7 @@ import pytest
 import yaml
 from copies import ROOT, copy_repository
 
+from es2.plan import local_rules, read
 from es2.provenance import main
 
 STUB = """
@@ -32,6 +33,15 @@ RULES = [
     for text in re.split(r"^(?=rule \w+:)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
 ]
 WORKERS = [text for name, text in RULES if name != "milestones.smk"]
+HOLD_A_MODEL = {
+    "extract_embeddings",
+    "record_reference",
+    "finetune",
+    "generate_answers",
+    "measure_drift",
+    "run_lm_eval",
+    "merge_adapter",
+}
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -65,9 +75,39 @@ def test_the_default_study_is_the_size_that_it_says(dry):
     assert counts["merge_adapter"] == 1
 
 
-@pytest.mark.parametrize("config", ["full", "smoke", "benchmarks", "paper"])
+@pytest.mark.parametrize("config", ["full", "smoke", "benchmarks"])
 def test_the_graph_of_every_variant_builds(dry, config):
     assert jobs(snakemake(dry, "-n", "--configfile", f"config/{config}.yaml"))["all"] == 1
+
+
+def test_the_papers_study_is_planned_whole_with_what_its_jobs_ask_for(dry):
+    targets = ("all", "paper_loss", "model_llama3_8b_instruct")
+    done = snakemake(dry, "-n", "--configfile", "config/paper.yaml", "--", *targets)
+    counts, rules = jobs(done), read((done.stdout + done.stderr).splitlines())
+    assert all(counts[name] == 1 for name in targets)
+    assert (counts["fetch_model"], counts["convert_model"], counts["fetch_task"]) == (4, 4, 6)
+    # Four models, three seeds: hold and es2 on base, refusal_sft, hold and es2 on it, and the sweep's plain distance.
+    assert counts["finetune"] == rules["finetune"].jobs == 4 * 3 * 6
+    submitted = set(rules) - local_rules(dry / "workflow/rules")
+    assert submitted == {*HOLD_A_MODEL, "convert_model", "measure_separability"}
+    assert {name for name, asked in rules.items() if asked.gpu_minutes} == HOLD_A_MODEL
+    # In bfloat16 a model of 8 billion parameters weighs 16 GB, in float32 32 GB; a job may not last a day.
+    assert all(rules[name].memory_mb > 2 * 16000 for name in HOLD_A_MODEL)
+    assert rules["merge_adapter"].memory_mb > 2 * 32000
+    assert all(rules[name].minutes / rules[name].jobs < 24 * 60 for name in submitted)
+    assert rules["merge_adapter"].disk_mb > 12 * 26000
+
+
+def test_the_cluster_profile_plans_the_same_jobs(dry):
+    smoke = ("-n", "--configfile", "config/smoke.yaml")
+    assert jobs(snakemake(dry, *smoke, "--workflow-profile", "profiles/slurm")) == jobs(snakemake(dry, *smoke))
+
+
+def test_a_study_on_a_cpu_asks_for_no_gpu(dry):
+    rules = read(snakemake(dry, "-n").stdout.splitlines())
+    assert set(rules) >= HOLD_A_MODEL
+    assert not any(asked.gpu_minutes for asked in rules.values())
+    assert max(asked.memory_mb for asked in rules.values()) < 8000
 
 
 @pytest.mark.parametrize(
@@ -279,6 +319,12 @@ def test_a_changed_setting_reruns_what_reads_it(ran):
     counts = jobs(done)
     assert counts["finetune"] == 1
     assert counts["prepare_prompts"] == 0
+
+
+def test_what_jobs_ask_for_reruns_nothing(ran):
+    (ran / "larger.yaml").write_text("gpus: 1\nmodels: {tiny: {billions: 70}}\n")
+    done = snakemake(ran, "-n", "--configfile", "config/smoke.yaml", "larger.yaml")
+    assert "Nothing to be done" in done.stdout + done.stderr
 
 
 def test_an_edit_of_a_bundled_file_is_noticed(ran, edit):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from es2.settings.types import PINNED, REPO, Commit, Name, Names, Row, Sha256, Size, Split, Text
+from es2.settings.types import PINNED, REPO, Commit, Name, Names, Positive, Row, Sha256, Size, Split, Text
 
 
 class Columns(Row):
@@ -70,8 +70,12 @@ Source = Annotated[BundledSource | WheelSource | HubSource | GithubSource | File
 
 
 class Model(Row):
-    """What every model row has: the system prompt (`template`, `none`, or a text), the weights' type, the licence."""
+    """What every model row has: the system prompt (`template`, `none`, or a text), the weights' type, the licence.
 
+    `billions` of parameters scale what a job asks for; it decides no result, so that no job's settings hold it.
+    """
+
+    billions: Positive = Field(default=0.135, exclude=True)
     system_prompt: Text
     dtype: Literal["float32", "bfloat16", "float16"]
     licence: Text | None = None

@@ -17,8 +17,8 @@ rule measure_drift:
         "<timings>/measure_drift/<job>.tsv"
     threads: THREADS
     resources:
-        mem_mb=5000,
-        runtime=60,
+        mem_mb=memory(4000, 2),
+        runtime=minutes(60),
         gpu=GPUS,
     params:
         row=row,
@@ -34,6 +34,7 @@ rule run_lm_eval:
         model=manifest,
         adapter=adapter(own),
         sources=[data(name) for name in study.task_sources()],
+        questions=expand("resources/tasks/{task}.json", task=study.fetched_tasks()),
     output:
         results="<run>/lm_eval.json",
     log:
@@ -42,8 +43,8 @@ rule run_lm_eval:
         "<timings>/run_lm_eval/<job>.tsv"
     threads: THREADS
     resources:
-        mem_mb=5000,
-        runtime=720,
+        mem_mb=memory(4000, 2),
+        runtime=minutes(720),
         gpu=GPUS,
     params:
         row=row,

@@ -1,4 +1,4 @@
-"""Data: sources -> files with their hashes -> prompt sets with splits (method.md section 3)."""
+"""Data: sources -> files with their hashes -> prompt sets with splits (method.md section 3); models and tasks of the hub."""
 
 
 rule fetch_source:
@@ -51,3 +51,49 @@ rule prepare_prompts:
         code=code("prepare_prompts"),
     script:
         "../scripts/prepare_prompts.py"
+
+
+rule fetch_model:
+    """Bring a model of the hub into the Hugging Face cache: where its conversion runs there may be no network."""
+    output:
+        note="resources/hub/{model}.json",
+    log:
+        "<logs>/fetch_model/{model}.log",
+    benchmark:
+        "<timings>/fetch_model/{model}.tsv"
+    wildcard_constraints:
+        model=one_of(HUB_MODELS),
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=720,
+        disk_mb=disk(2),
+    params:
+        name=lambda w: w.model,
+        cfg=lambda w: study.config.models[w.model].model_dump(include={"format", "repo", "revision"}),
+        code=code("fetch_model"),
+    script:
+        "../scripts/fetch_model.py"
+
+
+rule fetch_task:
+    """Bring the questions of a harness task into the study's datasets cache, as fetch_model does."""
+    output:
+        note="resources/tasks/{task}.json",
+    log:
+        "<logs>/fetch_task/{task}.log",
+    benchmark:
+        "<timings>/fetch_task/{task}.tsv"
+    wildcard_constraints:
+        task=one_of(study.fetched_tasks()),
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        name=lambda w: w.task,
+        code=code("fetch_task"),
+    script:
+        "../scripts/fetch_task.py"

@@ -20,8 +20,8 @@ rule generate_answers:
         "<timings>/generate_answers/<job>/{bundle}.tsv"
     threads: THREADS
     resources:
-        mem_mb=6000,
-        runtime=720,
+        mem_mb=memory(5000, 2),
+        runtime=minutes(720),
         gpu=GPUS,
     params:
         row=row,

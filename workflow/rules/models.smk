@@ -5,6 +5,7 @@ rule convert_model:
     """Bring one model into the study's folder form; everything else depends on the manifest, which holds the hashes."""
     input:
         source=model_source,
+        fetched=fetched_model,
     output:
         manifest="resources/models/{model}/manifest.json",
     log:
@@ -13,8 +14,9 @@ rule convert_model:
         "<timings>/convert_model/{model}.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(3000, 2, "float32"),
+        runtime=minutes(60),
+        disk_mb=disk(1, "float32"),
     params:
         name=lambda w: w.model,
         cfg=lambda w: study.config.models[w.model].model_dump(exclude_none=True),
@@ -37,8 +39,9 @@ rule extract_embeddings:
         "<timings>/extract_embeddings/<job>.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(3000, 2),
+        runtime=minutes(60),
+        disk_mb=disk(0.1),
         gpu=GPUS,
     params:
         row=row,

@@ -17,8 +17,8 @@ rule measure_separability:
         "<timings>/measure_separability/<job>.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(3700, 0.5),
+        runtime=minutes(60),
     params:
         row=row,
         cfg={

@@ -59,8 +59,9 @@ rule merge_adapter:
         "<timings>/merge_adapter/<job>.tsv"
     threads: THREADS
     resources:
-        mem_mb=5000,
-        runtime=60,
+        mem_mb=memory(4000, 2, "float32"),
+        runtime=minutes(60),
+        disk_mb=disk(1, "float32"),
         gpu=GPUS,
     params:
         row=row,

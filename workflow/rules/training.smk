@@ -17,8 +17,8 @@ rule record_reference:
     priority: 1  # what everything else waits for
     threads: THREADS
     resources:
-        mem_mb=5000,
-        runtime=120,
+        mem_mb=memory(4000, 2),
+        runtime=minutes(120),
         gpu=GPUS,
     params:
         row=row,
@@ -43,8 +43,8 @@ rule bring_adapter:
         "<timings>/bring_adapter/<job>.tsv"
     threads: 1
     resources:
-        mem_mb=5000,
-        runtime=30,
+        mem_mb=memory(4000, 2, "float32"),
+        runtime=minutes(30),
     params:
         row=row,
         code=code("bring_adapter"),
@@ -75,8 +75,8 @@ rule finetune:
     priority: 1
     threads: THREADS
     resources:
-        mem_mb=6000,
-        runtime=720,
+        mem_mb=memory(4500, 3),
+        runtime=minutes(720),
         gpu=GPUS,
     params:
         row=row,
