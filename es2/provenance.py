@@ -28,12 +28,12 @@ Record = Mapping[str, Any]
 
 @dataclass
 class Artefact:
-    """A file of the chain: the job that made it, if one did, and {who read it: the hash that was read}."""
+    """A file of the chain: the job that made it, if one did, and who read it, with the hash that was read."""
 
     path: str
     maker: Record | None
     depth: int
-    readers: dict[str, str] = field(default_factory=dict)
+    readers: set[tuple[str, str]] = field(default_factory=set)
     below: list["Artefact"] = field(default_factory=list)
 
 
@@ -68,7 +68,7 @@ def read_records() -> dict[str, Record]:
 def _read(file: Path) -> Record:
     try:
         record = read_json(file)
-        missing = {"rule", "inputs", "outputs", "beside", "finished"} - set(record)
+        missing = {"rule", "wildcards", "inputs", "outputs", "beside", "finished"} - set(record)
     except (ValueError, TypeError) as error:
         raise UserError(f"{file}: this record cannot be read ({error}); delete it, and run its job again") from error
     if missing:
@@ -91,7 +91,7 @@ def chain(paths: Iterable[str], makers: Mapping[str, Record]) -> list[Artefact]:
                 artefact.below.append(found[path])
                 waiting.append(found[path])
             if path in read:
-                found[path].readers[name(artefact.maker)] = read[path]
+                found[path].readers.add((name(artefact.maker), read[path]))
     return roots
 
 
@@ -111,7 +111,7 @@ def check(artefact: Artefact) -> Checked:
     if maker is not None and there not in (None, left):
         said.append(f"{path} is not as {name(maker)} left it")
     other = left or there
-    for reader, read in artefact.readers.items():
+    for reader, read in sorted(artefact.readers):
         if other not in (None, read):
             said.append(f"{path} is not as {reader} read it")
     if said:

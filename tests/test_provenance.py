@@ -197,6 +197,17 @@ def test_a_source_that_two_studies_share_has_the_record_of_the_one_that_fetched_
     assert [line for line in lines if line.startswith(f"  {FETCHED}: ok <- fetch")]
 
 
+def test_of_two_studies_that_read_different_versions_the_one_that_is_behind_is_found(capsys):
+    Path(SOURCE).write_text("other words")
+    fetch()
+    for study in ("another", "zero"):
+        done("prepare", [FETCHED], {f"results/{study}/prompts.parquet": "p"}, study=study)
+    status, lines = shown(capsys, "results/another", "results/mine", "results/zero")
+    assert status == 1
+    assert lines.count(f"{FETCHED} is not as prepare read it") == 1
+    assert shown(capsys, "results/another")[0] == 0
+
+
 def test_the_newest_record_of_a_file_counts(capsys, monkeypatch):
     monkeypatch.setattr("es2.records._now", lambda: "2999-01-01T00:00:00+00:00")
     done("aaa_later", [PROMPTS], {TABLE: "judged anew"})
