@@ -1,7 +1,7 @@
-# A SLURM of one node on this machine, from Debian's packages slurmctld, slurmd, slurm-client and munge. To be sourced, for
-# `cluster_or_skip NAME`: it starts the cluster, with `$folder` for its state and the test's own files, or ends the test
-# with a reason and status 0. When the test ends, so do the cluster and the process group `$running`, and the folder goes
-# unless the test failed. A machine that has a SLURM of its own is left alone.
+# A SLURM of one node on this machine, from Debian's packages slurmctld, slurmd, slurm-client and munge. To be sourced,
+# for `cluster_or_skip NAME`: it starts the cluster, with `$folder` for its state and the test's own files, or ends the
+# test with a reason and status 0. When the test ends, so do the cluster and the process group `$running`, and the
+# folder goes unless the test failed. A machine that has a SLURM of its own is left alone.
 
 CLUSTER_CONF=/etc/slurm/slurm.conf # in its default place: job steps forget SLURM_CONF
 CLUSTER_MARK="# The one-node cluster of es2's tests; deleted when they end."
@@ -50,8 +50,8 @@ cluster_start() {
   local host
   host=$(hostname -s)
   mkdir -p "$CLUSTER_STATE"/{controller,node,bin}
-  # Where `scontrol` takes more than ten seconds, on a busy machine, the plugin asks `sacct`, which fails without slurmdbd;
-  # it then forgets its jobs and waits for ever. Its last argument is the name of the jobs.
+  # Where `scontrol` takes more than ten seconds, on a busy machine, the plugin asks `sacct`, which fails without
+  # slurmdbd; it then forgets its jobs and waits for ever. Its last argument is the name of the jobs.
   printf '#!/bin/sh\nshift $(($# - 1))\nexec squeue --format "%%i|%%T" --states all --noheader --name "$1"\n' \
     >"$CLUSTER_STATE/bin/sacct"
   chmod +x "$CLUSTER_STATE/bin/sacct"

@@ -13,7 +13,8 @@ mkdir "$folder/work"
 echo "$JOBS jobs through SLURM, $(nproc) at a time."
 begun=$(date +%s)
 (
-  cd "$folder/work" && exec setsid "$PYTHON" -m snakemake --snakefile "$ROOT/tests/slurm/load.smk" --config jobs="$JOBS" \
+  cd "$folder/work"
+  exec setsid "$PYTHON" -m snakemake --snakefile "$ROOT/tests/slurm/load.smk" --config jobs="$JOBS" \
     --workflow-profile "$ROOT/profiles/slurm" --jobs "$JOBS" --max-jobs-per-timespan 100/1s \
     --slurm-init-seconds-before-status-checks 10 --max-status-checks-per-second 1 --latency-wait 10
 ) >"$folder/snakemake.log" 2>&1 &

@@ -14,12 +14,15 @@ TRAINING=results/smoke/models/tiny/es2/s0
 
 cluster_or_skip test-slurm
 
-# begin COPY ARGUMENTS: Snakemake on the smoke study in a copy of this folder, with the es2 that lies there. In a process
-# group of its own, so that all of it can be ended.
+# begin COPY ARGUMENTS: Snakemake on the smoke study in a copy of this folder, with the es2 that lies there. In a
+# process group of its own, so that all of it can be ended.
 begin() {
   local copy=$folder/$1
   shift
-  (cd "$copy" && PYTHONPATH=$copy exec setsid "$PYTHON" -m snakemake --configfile "${CONFIGS[@]}" "$@") >"$copy.log" 2>&1 &
+  (
+    cd "$copy"
+    PYTHONPATH=$copy exec setsid "$PYTHON" -m snakemake --configfile "${CONFIGS[@]}" "$@"
+  ) >"$copy.log" 2>&1 &
   running=$!
 }
 
@@ -61,7 +64,10 @@ running=
 # The first state of the progress bar tells where the training began; SLURM starts the log of a requeued job anew.
 said=$(find "$folder/slurm/.snakemake/slurm_logs/rule_finetune" -name "$job.log" -exec cat {} + | tr '\r' '\n')
 begun=$(grep -oE "[0-9]+/$STEPS \[00:00<\?" <<<"$said" | head -n 1 | cut -d / -f 1)
-[ "${begun:-0}" -gt 0 ] || { echo "the requeued training began at step ${begun:-unknown}, not at a checkpoint" >&2; exit 1; }
+[ "${begun:-0}" -gt 0 ] || {
+  echo "the requeued training began at step ${begun:-unknown}, not at a checkpoint" >&2
+  exit 1
+}
 echo "It went on from its checkpoint at step $begun of $STEPS."
 
 cmp "$folder"/{local,slurm}/$TRAINING/adapter/adapter_model.safetensors
@@ -72,4 +78,5 @@ while read -r table; do
 done < <(cd "$folder/local" && find results/smoke/tables -name '*.csv' ! -name cost.csv | sort)
 [ "$compared" -gt 0 ] || { echo "there was no table to be compared" >&2; exit 1; }
 submitted=$(grep -c "has been submitted with SLURM jobid" "$folder/slurm.log")
-echo "test-slurm passed: $submitted jobs through SLURM; the adapter and $compared tables equal the local run's, byte for byte."
+echo "test-slurm passed: $submitted jobs through SLURM;" \
+  "the adapter and $compared tables equal the local run's, byte for byte."
