@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help study smoke plan test test-reruns test-determinism test-slurm test-load lint calibrate reference clean
+.PHONY: help study smoke plan test test-reruns test-determinism test-slurm test-load lint bench calibrate reference clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -43,10 +43,10 @@ test: $(VENV)/.installed ## Run the tests
 	$(BIN)/python -m pytest
 
 test-reruns: $(VENV)/.installed ## Run the smoke study, then edit each module, script, setting and source and see what runs again
-	$(BIN)/python tests/reruns.py
+	$(BIN)/python -m tests.reruns
 
 test-determinism: $(VENV)/.installed ## Run the smoke study three times and compare: equal bytes, and two threads within bounds
-	$(BIN)/python tests/determinism.py
+	$(BIN)/python -m tests.determinism
 
 test-slurm: $(VENV)/.installed ## Run the smoke study through a SLURM of one node (root, Debian's packages), one training requeued
 	PYTHON=$(abspath $(BIN)/python) tests/slurm/study.sh
@@ -60,6 +60,11 @@ lint: $(VENV)/.installed ## Check style, types and the workflow
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
+
+bench: $(VENV)/.installed ## Measure speed against plain transformers and scikit-learn (docs/performance.md)
+	$(SNAKEMAKE) resources/models/smollm2_135m/manifest.json
+	$(BIN)/python -m bench
+	$(BIN)/python -m bench.graph
 
 calibrate: $(VENV)/.installed ## Set a judge against human labels (DATA=folder with XSTest's completion files, JUDGE=name)
 	$(BIN)/python -m es2.calibration $(DATA) results/calibration$(if $(JUDGE),/$(JUDGE) $(JUDGE) config/config.yaml $(CONFIG))

@@ -1,6 +1,6 @@
 """Whether a study comes out the same again: the smoke study twice, and once more with two threads a job.
 
-    python tests/determinism.py [folder of an earlier call, whose finished studies are taken]
+    python -m tests.determinism [folder of an earlier call, whose finished studies are taken]
 
 At the same seed and number of threads every file of the results must be equal byte for byte, but for what tells times
 (cost.csv, its figure, the benchmark files) and Snakemake's report. With another number of threads sums are formed in
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from copies import copy_repository
+
+from bench.repository import copy_repository
 
 CONFIG = "config/smoke.yaml"
 RESULTS = "results/smoke"

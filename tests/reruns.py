@@ -1,6 +1,6 @@
 """Mutation test of reruns: edit each module, script, config section and source in turn, and see which jobs run again.
 
-    python tests/reruns.py [folder of a study that this has run before]
+    python -m tests.reruns [folder of a study that this has run before]
 
 The smoke study with its contest and trials runs once in a copy of the repository, and each job leaves a record of the
 modules that it had loaded at its end, of the files that it opened, and of its params (tests/trace). Then each thing is
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from copies import copy_repository
 
-from es2.fingerprint import UNSEEN
+from bench.repository import copy_repository
+from es2.fingerprint import AROUND, UNSEEN
 
 CONFIGS = ["config/smoke.yaml", "tests/trace/distinct.yaml"]
 TARGETS = ["all", "contest", "trials"]
@@ -108,7 +108,7 @@ def modules(folder: Path, records: Records) -> Iterator[tuple[str, Path, set[str
     for path in sorted((folder / "es2").rglob("*.py")):
         name = module_of(path, folder)
         loaded = {job for job, record in records.items() if name in record["modules"]}
-        yield name, path, set() if name in UNSEEN else loaded
+        yield name, path, set() if name in UNSEEN | AROUND else loaded
 
 
 def scripts(folder: Path, records: Records) -> Iterator[tuple[str, Path, set[str]]]:

@@ -4,29 +4,18 @@ The last is shown on a copy of the repository in which every script only writes 
 graph runs in seconds, with the imports that the real scripts have.
 """
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
-from copies import ROOT, copy_repository
 
+from bench.repository import ROOT, copy_repository, jobs, snakemake, stub_scripts
 from es2.plan import local_rules, read
 from es2.provenance import main
 
-STUB = """
-from pathlib import Path
-from es2.scripting import job
-with job(snakemake):
-    for path in snakemake.output:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(path)
-"""
 RULES = [
     (path.name, text)
     for path in sorted((ROOT / "workflow/rules").glob("*.smk"))
@@ -42,20 +31,6 @@ HOLD_A_MODEL = {
     "run_lm_eval",
     "merge_adapter",
 }
-
-
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Snakemake in a folder, with the es2 that lies there."""
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-
-
-def jobs(done: subprocess.CompletedProcess[str]) -> Counter[str]:
-    """Number of jobs by rule in what a dry run says."""
-    assert done.returncode == 0, done.stderr[-2000:]
-    table = (done.stdout + done.stderr).partition("Job stats:")[2].partition("total ")[0]
-    return Counter({name: int(count) for name, count in re.findall(r"^(\w[\w.]*) +(\d+)$", table, re.MULTILINE)})
 
 
 @pytest.fixture(scope="module")
@@ -215,10 +190,7 @@ def ran(tmp_path_factory):
     """A copy in which the smoke graph has run, its scripts reduced to their imports."""
     folder = tmp_path_factory.mktemp("ran")
     copy_repository(folder)
-    for script in (folder / "workflow/scripts").glob("*.py"):
-        imports = re.findall(r"^(?:import|from) .+?(?:\n(?=\S)|\)$|$)", script.read_text(), re.MULTILINE | re.DOTALL)
-        lines = [line for block in imports for line in block.splitlines()]
-        script.write_text("if False:\n" + "".join(f"    {line}\n" for line in lines) + STUB)
+    stub_scripts(folder)
     done = snakemake(folder, "--configfile", "config/smoke.yaml")
     assert done.returncode == 0, done.stderr[-2000:]
     return folder

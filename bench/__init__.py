@@ -1,0 +1,1 @@
+"""How fast es2's paths are against what a user would otherwise do; `make bench` (docs/performance.md)."""

@@ -1,0 +1,92 @@
+"""`python -m bench.page`: writes the measured and the computed tables between the marks of docs/performance.md."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench import growth
+from bench.goals import GOALS, GRAPH_GOALS
+from es2.errors import UserError
+from es2.files import read_json, write_text
+
+PAGE = Path("docs/performance.md")
+MEASURED = ("bench", "graph")
+
+
+def between(text: str, name: str, body: str) -> str:
+    """The page with `body` between the marks of a name; UserError if they are not there."""
+    start, end = (f"<!-- {name}:{side} -->" for side in ("start", "end"))
+    head, found, rest = text.partition(start)
+    _, closed, tail = rest.partition(end)
+    if not (found and closed):
+        raise UserError(f"{PAGE}: the marks {start} and {end} are missing; put them where the table belongs")
+    return f"{head}{start}\n{body}\n{end}{tail}"
+
+
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its head."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * lines[0].count(" | ") + "---|", *lines[1:]])
+
+
+def bench_table(rows: pd.DataFrame, about: Mapping[str, Any]) -> str:
+    """The paths against their anchors, and what they ran on."""
+    head = ["path", "against", "on", "ratio [smallest, largest]", "goal", "ours, s", "anchor, s", "of the limit"]
+    body = [
+        [
+            row.path,
+            row.anchor,
+            f"{row.model}, {row.device}",
+            f"{row.ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}]",
+            str(GOALS[row.path, row.anchor]),
+            f"{row.ours_s:.3g}",
+            f"{row.anchor_s:.3g}",
+            "" if pd.isna(row.fraction_of_limit) else f"{row.fraction_of_limit:.0%}",
+        ]
+        for row in rows.itertuples()
+    ]
+    device = f", {about['cuda']}" if about["cuda"] else ""
+    said = f"{about['threads']} threads, {about['processor']}{device}, torch {about['torch']}, transformers "
+    return f"{markdown([head, *body])}\n\n{said}{about['transformers']}."
+
+
+def graph_table(rows: pd.DataFrame) -> str:
+    """What the graph itself costs."""
+    head = ["what", "of", "seconds", "goal"]
+    body = [
+        [row.what.replace("_", " "), row.detail, f"{row.seconds:.1f}", f"≤ {GRAPH_GOALS[row.what]:g}"]
+        for row in rows.itertuples()
+    ]
+    return markdown([head, *body])
+
+
+def filled(page: str, folder: Path) -> str:
+    """The page with all three tables; UserError if something has not been measured."""
+    for name in MEASURED:
+        if not (folder / f"{name}.csv").is_file():
+            raise UserError(f"there is no {folder / name}.csv; run make bench")
+    page = between(page, "bench", bench_table(pd.read_csv(folder / "bench.csv"), read_json(folder / "bench.json")))
+    page = between(page, "graph", graph_table(pd.read_csv(folder / "graph.csv")))
+    return between(page, "growth", markdown(growth.table()))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fill the page in place; 1 with one sentence if it cannot be."""
+    parser = argparse.ArgumentParser(prog="python -m bench.page", description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("results/bench"), help="folder of bench.csv")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    options = parser.parse_args(argv)
+    try:
+        write_text(options.page, filled(options.page.read_text(encoding="utf-8"), options.results))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
