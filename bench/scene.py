@@ -58,14 +58,14 @@ class Sizes:
 
 
 FULL = Sizes(
-    prompts=96,
+    prompts=64,
     fit=100,
     validation=60,
     test=80,
     resamples=100,
     new_tokens=32,
     step=8,
-    padded_step=4,
+    padded_step=2,
     pad_to=512,
     repetitions=5,
     slow_repetitions=3,

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import torch
@@ -57,10 +56,10 @@ def course(scene: Scene) -> Course:
     refusals, so that every answer token has its KL.
     """
     settings, each = study()["training"], scene.sizes.step
-    parent = deepcopy(scene.lm.model).requires_grad_(False)
+    parent = scene.lm.model.requires_grad_(False)
     texts = {f"h{i:02}": text for i, text in enumerate(scene.look_dangerous[:each])}
     texts |= {f"s{i:02}": text for i, text in enumerate(scene.plain[:each])}
-    tokens = study()["reference"]["answer_tokens"] if scene.sizes.new_tokens > 24 else scene.sizes.new_tokens
+    tokens = min(study()["reference"]["answer_tokens"], scene.sizes.new_tokens)
     recorded = record(scene.lm, texts, lambda *_: "refusal", tokens)
     values = extract_tokens(scene.lm, [one.prompt_tokens for one in recorded])
     layers = [int(depth * (scene.lm.n_layers - 1)) for depth in DEPTHS]
@@ -71,7 +70,7 @@ def course(scene: Scene) -> Course:
         embeddings=Embeddings(list(texts), values),
         layers=layers,
     )
-    child = LanguageModel(deepcopy(scene.lm.model), scene.lm.tokenizer)
+    child = LanguageModel(deepcopy(parent), scene.lm.tokenizer)
     add_lora(child, settings["lora"], SEED)
     torch.manual_seed(SEED)
     with torch.no_grad():
@@ -101,8 +100,8 @@ def two_models(course: Course, examples: Sequence[Example], width: int) -> Tenso
     states, parent = (
         torch.stack([each.hidden_states[layer + 1][rows, last] for layer in course.data.layers]) for each in (out, held)
     )
-    apart = torch.cdist(states[:, harmful], states[:, ~harmful]).mean(dim=(1, 2)) / course.method.parent_distance
-    separation = torch.relu(settings["separation"]["target"] - apart).mean()
+    apart = torch.cdist(states[:, harmful], states[:, ~harmful]).mean(dim=(1, 2))
+    separation = torch.relu(settings["separation"]["target"] - apart / course.method.parent_distance.to(device)).mean()
     drift = ((states - parent)[:, ~harmful].norm(dim=-1) / parent[:, ~harmful].norm(dim=-1)).mean()
 
     places = torch.arange(width, device=device)
@@ -144,7 +143,7 @@ def comparisons(scene: Scene) -> Iterator[Comparison]:
     """Two models padded to one width, on fewer prompts for want of memory, and with the batch's own width."""
     made, sizes = course(scene), scene.sizes
     padded, whole = made.examples(sizes.padded_step), made.examples(sizes.step)
-    longest = max(len(list(chain(one.prompt_tokens, one.answer_tokens))) for one in whole)
+    longest = max(len(one.prompt_tokens) + len(one.answer_tokens) for one in whole)
     rows = (
         ("two_models_padded_512", padded, sizes.pad_to, sizes.slow_repetitions),
         ("two_models_dynamic_padding", whole, longest, sizes.repetitions),
