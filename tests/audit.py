@@ -33,7 +33,7 @@ OWN = (
     "es2/prompts/bundled/refusals.jsonl",
 )
 OTHERS = {
-    "snakemake": ("assets/data/**/*.*", "report/**/*.*"),  # the code of the report's page
+    "snakemake": ("assets/data/**/*", "report/**/*"),  # the code of the report's page
     "huggingface_hub": ("templates/*.md",),  # what a saved adapter's card is made from
 }
 """Texts that published files consist of: by folder of this repository, and by package."""
@@ -79,10 +79,10 @@ def harmful_texts(results: Path, models: Path) -> Iterator[str]:
         yield from (tokenizer.decode(row["answer_tokens"]) for row in _rows(path) if row["prompt_id"] in harmful)
 
 
-def published(results: Path, logs: Path) -> list[Path]:
+def published(results: Path, *logs: Path) -> list[Path]:
     """Everything else that a study leaves, but pictures, which have a twin of text."""
     kept = set(private_files(results))
-    found = [path for folder in (results, logs) for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = [path for folder in (results, *logs) for path in sorted(folder.rglob("*")) if path.is_file()]
     return [path for path in found if path not in kept and path.suffix not in (PROMPTS, PICTURES)]
 
 
@@ -96,13 +96,13 @@ def words_of(path: Path) -> str:
     return html.unescape("\n".join([_EMBEDDED.sub("", text), *packed]))
 
 
-def leaks(results: Path, logs: Path, models: Path) -> tuple[list[str], str]:
+def leaks(results: Path, models: Path, *logs: Path) -> tuple[list[str], str]:
     """Where a piece of a harmful text stands in a published file, and what was searched."""
     texts = set(harmful_texts(results, models))
     known = {piece for text in texts for piece in pieces(text)}
     for path in [*_templates(), *models.glob("*/chat_template.jinja")]:
         known.difference_update(pieces(words_of(path)))
-    files = published(results, logs)
+    files = published(results, *logs)
     found = []
     for path in files:
         lines = words_of(path).splitlines()
@@ -134,9 +134,9 @@ def _tokenizer(folder: Path) -> object:
 def main(results: Path) -> int:
     """Say what was found; 0 where nothing was."""
     open_to_others = readable_by_others(private_files(results))
-    found, searched = leaks(
-        results, results.parents[1] / "logs" / results.name, results.parents[1] / "resources/models"
-    )
+    root = results.parents[1]
+    logs = (root / "logs" / results.name, root / ".snakemake/log")
+    found, searched = leaks(results, root / "resources/models", *logs)
     for path in open_to_others:
         print(f"{path} may be read by others")
     for leak in found:
