@@ -28,7 +28,7 @@ study: $(VENV)/.installed ## Run the study (CONFIG=... for a variant), make its 
 smoke: ## Run the entire graph on a tiny random model, and make its report
 	@$(MAKE) --no-print-directory study CONFIG=config/smoke.yaml
 
-plan: $(VENV)/.installed ## Add up what the jobs of a study ask for (CONFIG=... TARGET=...), on a cluster or not; runs nothing
+plan: $(VENV)/.installed ## Add up what the jobs of a study ask for (CONFIG=... TARGET=...)
 	@$(SNAKEMAKE) -n $(if $(CONFIG),--configfile $(CONFIG)) -- $(TARGET) 2>&1 \
 	  | $(BIN)/python -m es2.plan
 
@@ -48,7 +48,7 @@ test-reruns: $(VENV)/.installed ## Run the smoke study, then edit each module, s
 test-determinism: $(VENV)/.installed ## Run the smoke study three times and compare: equal bytes, and two threads within bounds
 	$(BIN)/python -m tests.determinism
 
-test-slurm: $(VENV)/.installed ## Run the smoke study through a SLURM of one node (root, Debian's packages), one training requeued
+test-slurm: $(VENV)/.installed ## Run the smoke study through a SLURM of one node, one training requeued
 	PYTHON=$(abspath $(BIN)/python) tests/slurm/study.sh
 
 test-load: $(VENV)/.installed ## Push 2,000 jobs of a torch-free graph through the same SLURM (JOBS=...)

@@ -79,4 +79,4 @@ done < <(cd "$folder/local" && find results/smoke/tables -name '*.csv' ! -name c
 [ "$compared" -gt 0 ] || { echo "there was no table to be compared" >&2; exit 1; }
 submitted=$(grep -c "has been submitted with SLURM jobid" "$folder/slurm.log")
 echo "test-slurm passed: $submitted jobs through SLURM;" \
-  "the adapter and $compared tables equal the local run's, byte for byte."
+  "its adapter and tables ($compared) equal the local run's, byte for byte."

@@ -41,7 +41,7 @@ rule extract_embeddings:
     resources:
         mem_mb=memory(3000, 2),
         runtime=minutes(60),
-        disk_mb=disk(0.1),
+        disk_mb=disk(0.2),
         gpu=GPUS,
     params:
         row=row,

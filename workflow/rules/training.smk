@@ -19,6 +19,7 @@ rule record_reference:
     resources:
         mem_mb=memory(4000, 2),
         runtime=minutes(120),
+        disk_mb=disk(0.1),
         gpu=GPUS,
     params:
         row=row,
