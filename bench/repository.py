@@ -22,6 +22,7 @@ with job(snakemake):
 
 def copy_repository(folder: Path, *more: str) -> None:
     """Copy everything that the graph is made of into a folder, and the files or folders named besides."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name in (*COPIED, *more):
         source = ROOT / name
         if source.is_dir():

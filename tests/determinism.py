@@ -34,7 +34,7 @@ def run_study(folder: Path, threads: int) -> Path:
         copy_repository(folder)
     (folder / "threads.yaml").write_text(f"threads: {threads}\n", encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    arguments = ["--cores", "2", "--configfile", CONFIG, "threads.yaml"]
+    arguments = ["--cores", "all", "--configfile", CONFIG, "threads.yaml"]
     subprocess.run([sys.executable, "-m", "snakemake", *arguments], cwd=folder, env=environment, check=True)
     return folder / RESULTS
 
