@@ -6,7 +6,8 @@ At the same seed and number of threads every file of the results must be equal b
 (cost.csv, its figure, the benchmark files) and Snakemake's report. With another number of threads sums are formed in
 another order, so that weights and losses differ in their last digits, and an answer may turn where two tokens were as
 good as equal. Then these must hold: losses and KL of training to LOSS, shares of verdicts under the direct request to
-one answer. How far the attacks' shares are apart, which a search may turn to another setting, is only said.
+one answer. How far the attacks' shares are apart, which a search may turn to another setting, is only said. It takes
+three times as long as `make smoke`.
 """
 
 import os

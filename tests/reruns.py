@@ -5,7 +5,8 @@
 The smoke study with its contest and trials runs once in a copy of the repository, and each job leaves a record of the
 modules that it had loaded at its end, of the files that it opened, and of its params (tests/trace). Then each thing is
 edited, and Snakemake must find every job that used it changed, by itself and not as one that follows another. Jobs that
-it finds changed besides are counted: their closure names the module, but what they ran did not import it.
+it finds changed besides are counted: their closure names the module, but what they ran did not import it. After the
+study the edits, some two hundred, take about four minutes of one core.
 """
 
 import ast
