@@ -1,5 +1,7 @@
 """The comparison of two runs of a study finds what differs, and minds neither times nor the last digits of a loss."""
 
+import json
+
 import pandas as pd
 import pytest
 from determinism import CELL, different_files, different_losses, different_shares
@@ -37,6 +39,17 @@ def test_a_byte_and_a_missing_file_are_found(twins):
     (twins[1] / "findings.rst").write_text("x")
     change(twins[1], "dsr.csv", "refusal", 0, 1e-9)
     assert different_files(*twins) == ["findings.rst", "tables/dsr.csv"]
+
+
+def test_the_orders_that_libraries_draw_do_not_count(twins):
+    for results, names in zip(twins, (["a", "b"], ["b", "a"]), strict=True):
+        (results / "adapter_config.json").write_text(json.dumps({"target_modules": names}))
+        header = json.dumps({"__metadata__": dict.fromkeys(names, "1")}).encode()
+        (results / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"weights")
+    assert different_files(*twins) == []
+    (twins[1] / "a.safetensors").write_bytes((twins[0] / "a.safetensors").read_bytes() + b"x")
+    (twins[1] / "adapter_config.json").write_text(json.dumps({"target_modules": ["a"]}))
+    assert different_files(*twins) == ["a.safetensors", "adapter_config.json"]
 
 
 def test_a_loss_may_differ_in_its_last_digits_alone(twins):
