@@ -3,12 +3,13 @@
     python -m tests.determinism [folder of an earlier call, whose finished studies are taken]
 
 At the same seed and number of threads every file of the results must be equal byte for byte, but for what tells times
-(cost.csv, its figure, the benchmark files), Snakemake's report, and two orders that libraries draw anew in each process:
-of the entries in a safetensors header, and of `target_modules` in peft's adapter_config.json. With another number of threads sums are formed in
-another order, so that weights and losses differ in their last digits, and an answer may turn where two tokens were as
-good as equal. Then these must hold: losses and KL of training to LOSS, shares of verdicts under the direct request to
-one answer. How far the attacks' shares are apart, which a search may turn to another setting, is only said. It takes
-three times as long as `make smoke`.
+(cost.csv, its figure, the benchmark files), Snakemake's report, and two orders that libraries draw anew in each
+process: of the entries in a safetensors header, and of `target_modules` in peft's adapter_config.json.
+
+With another number of threads sums are formed in another order, so that weights and losses differ in their last digits,
+and an answer may turn where two tokens were as good as equal. Then these must hold: losses and KL of training to LOSS,
+shares of verdicts under the direct request to one answer. How far the attacks' shares are apart, which a search may
+turn to another setting, is only said. It takes three times as long as `make smoke`.
 """
 
 import json
