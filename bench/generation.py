@@ -90,6 +90,6 @@ def comparisons(scene: Scene) -> Iterator[Comparison]:
         plain,
         lambda: unsorted_batches(lm.model, lm.tokenizer, prompts, n, lm.end_tokens()),
         check,
-        scene.sizes.repetitions,
+        scene.sizes.slow_repetitions,
     )
     yield Comparison("scav_generation", "plain_generation", hooked, plain, check, scene.sizes.repetitions, cost=True)
