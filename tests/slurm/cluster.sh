@@ -6,6 +6,7 @@
 CLUSTER_CONF=/etc/slurm/slurm.conf # in its default place: job steps forget SLURM_CONF
 CLUSTER_MARK="# The one-node cluster of es2's tests; deleted when they end."
 CLUSTER_PIDS=()
+CLUSTER_CPUS=${CLUSTER_CPUS:-2}
 
 cluster_or_skip() {
   local why
@@ -24,7 +25,10 @@ cluster_or_skip() {
 
 cluster_finish() {
   local status=$?
-  [ -z "$running" ] || kill -KILL -- "-$running" 2>/dev/null || true
+  if [ -n "$running" ]; then
+    kill -KILL -- "-$running" 2>/dev/null || true
+    wait "$running" 2>/dev/null || true
+  fi
   cluster_stop
   if [ $status = 0 ]; then rm -rf "$folder"; else echo "$CLUSTER_TEST failed; its files are in $folder" >&2; fi
 }
@@ -82,7 +86,7 @@ SlurmctldPidFile=$CLUSTER_STATE/slurmctld.pid
 SlurmdPidFile=$CLUSTER_STATE/slurmd.pid
 SlurmctldLogFile=$CLUSTER_STATE/slurmctld.log
 SlurmdLogFile=$CLUSTER_STATE/slurmd.log
-NodeName=$host NodeAddr=127.0.0.1 CPUs=${CLUSTER_CPUS:-2} RealMemory=16000
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$CLUSTER_CPUS RealMemory=16000
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 EOF
   if ! munge -n 2>/dev/null | unmunge >/dev/null 2>&1; then

@@ -10,7 +10,7 @@ JOBS=${1:-2000}
 
 cluster_or_skip test-load
 mkdir "$folder/work"
-echo "$JOBS jobs through SLURM, $(nproc) at a time."
+echo "$JOBS jobs through SLURM, $CLUSTER_CPUS at a time."
 begun=$(date +%s)
 (
   cd "$folder/work"

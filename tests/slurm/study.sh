@@ -70,6 +70,8 @@ begun=$(grep -oE "[0-9]+/$STEPS \[00:00<\?" <<<"$said" | head -n 1 | cut -d / -f
 }
 echo "It went on from its checkpoint at step $begun of $STEPS."
 
+[ ! -e "$folder/slurm/$TRAINING/checkpoints.lock" ] || { echo "the training left its lock behind" >&2; exit 1; }
+
 cmp "$folder"/{local,slurm}/$TRAINING/adapter/adapter_model.safetensors
 compared=0
 while read -r table; do
