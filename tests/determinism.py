@@ -9,7 +9,7 @@ process: of the entries in a safetensors header, and of `target_modules` in peft
 With another number of threads sums are formed in another order, so that weights and losses differ in their last digits,
 and an answer may turn where two tokens were as good as equal. Then these must hold: losses and KL of training to LOSS,
 shares of verdicts under the direct request to one answer. How far the attacks' shares are apart, which a search may
-turn to another setting, is only said. It takes thrice as long as `make smoke`.
+turn to another setting, is only said. It takes three times as long as `make smoke`.
 """
 
 import json
