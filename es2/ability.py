@@ -86,7 +86,7 @@ def evaluate(
     versions: dict[str, Any] = {"lm_eval": importlib.metadata.version("lm_eval")}
     harness = LastPositionsLM(pretrained=lm.base, tokenizer=lm.tokenizer, batch_size=batch_rows, max_length=max_length)
     with _quiet_unless_terminal():
-        loaded = [_load(task) for task in tasks]
+        loaded = [load_tasks(task) for task in tasks]
         found = [
             run_harness(lm=harness, task_dict=one, limit=task.limit, bootstrap_iters=0)
             for task, one in zip(tasks, loaded, strict=True)
@@ -103,7 +103,7 @@ def evaluate(
     return {"tasks": results, "versions": versions}
 
 
-def _load(task: AbilityTask) -> Any:
+def load_tasks(task: AbilityTask) -> Any:
     """The harness's task, or every member of a group, with its questions.
 
     Set up as `simple_evaluate` does, which also lists the machine, its packages and its repository by subprocesses.

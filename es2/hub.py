@@ -1,16 +1,12 @@
 """Downloads from the Hugging Face hub; a failure is one sentence that names the config key."""
 
-import errno
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import errors
 
-from es2.errors import UserError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system calls a full disk, which is no fault of the hub's."""
+from es2.errors import DISK_FULL, UserError
 
 
 def from_hub(key: str, row: Mapping[str, Any], download: Callable[..., str], **arguments: Any) -> Path:
@@ -22,7 +18,7 @@ def from_hub(key: str, row: Mapping[str, Any], download: Callable[..., str], **a
     try:
         return Path(download(repo_id=row["repo"], revision=row["revision"], **arguments))
     except Exception as error:  # the client lets its network library's own errors through
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
         raise UserError(f"{key}{_failure(row, error)}.") from error
 

@@ -4,7 +4,6 @@ It stands around a result and may not change one: see `AROUND` in es2.fingerprin
 """
 
 import ctypes
-import errno
 import sys
 import traceback
 from collections.abc import Iterator
@@ -12,11 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from es2.errors import UserError
+from es2.errors import DISK_FULL, UserError
 from es2.records import recorded
 from es2.threads import set_threads
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's names of these settings, from malloc.h
 
 
@@ -84,7 +82,7 @@ def _sentence(error: Exception, snakemake: Any) -> str | None:
     """What to tell the user of a mistake that is not the code's."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         place = error.filename or (snakemake.output[0] if len(snakemake.output) else "the working directory")
         return f"The disk that holds {place} is full: make room and run the same command again."
     return None

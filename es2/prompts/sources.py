@@ -24,9 +24,9 @@ from typing import IO, Any
 
 import huggingface_hub as hf_hub
 
-from es2.errors import UserError
+from es2.errors import DISK_FULL, UserError
 from es2.files import atomic_write, write_json
-from es2.hub import FULL, from_hub
+from es2.hub import from_hub
 
 _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -65,7 +65,7 @@ def fetch(name: str, row: Row, out: str | Path) -> None:
             origin = {key: str(row[key]) for key in ("kind", *keys, "repo_type") if row.get(key)}
             write_json(f"{out}.json", origin | {"sha256": sink.digest.hexdigest(), "bytes": sink.count})
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             raise _full_disk(name, out.parent) from error
         raise UserError(f"sources.{name}: {out} cannot be written: {error.strerror or error}.") from error
 
@@ -152,7 +152,7 @@ def _pip_failure(name: str, requirement: str, folder: str, done: _Completed) -> 
     """Say in one sentence why pip failed; the order matters, since offline pip also finds no version."""
     said = done.stderr or ""
     key = f"sources.{name}.requirement: {requirement}"
-    if any(os.strerror(code) in said for code in FULL):
+    if any(os.strerror(code) in said for code in DISK_FULL):
         return _full_disk(name, Path(folder))
     if done.returncode < 0:
         return UserError(f"{key}: the download was interrupted (signal {-done.returncode}): run again.")

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from es2.files import read_jsonl
+from es2.tables.listing import read_benchmark
 from es2.tables.verdicts import RUN, who
 
 COLUMNS = [*RUN, "attack", "searched", "answers", "generated", "seconds", "cpu_seconds", "peak_mb"]
@@ -31,7 +32,7 @@ def attack_cost_table(
         out.append(
             {**who(row), "attack": row["attack"], "searched": _searched(tried), "answers": len(written)}
             | {"generated": sum(one["n_tokens"] for one in written)}
-            | _measured(Path(timing))
+            | (read_benchmark(timing) if Path(timing).is_file() else {})
         )
     return pd.DataFrame(out, columns=COLUMNS)
 
@@ -39,14 +40,3 @@ def attack_cost_table(
 def _searched(path: str | Path) -> int:
     trials = pd.read_csv(path)
     return int(trials["n"].sum()) if "n" in trials else 0
-
-
-def _measured(path: Path) -> dict[str, float]:
-    if not path.is_file():
-        return {}
-    measured = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
-    return {
-        "seconds": float(measured["s"].mean()),
-        "cpu_seconds": float(measured["cpu_time"].mean()),
-        "peak_mb": float(measured["max_rss"].max()),
-    }

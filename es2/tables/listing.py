@@ -99,6 +99,17 @@ def generated_tokens(paths: Sequence[str | Path], jobs: Sequence[str]) -> dict[s
     }
 
 
+def read_benchmark(path: str | Path) -> dict[str, float]:
+    """What Snakemake measured of a job (columns s, max_rss in MB, cpu_time): seconds by the clock, `cpu_seconds` of all
+    cores, `peak_mb`; not a number where it measured none."""
+    table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
+    return {
+        "seconds": float(table["s"].mean()),
+        "cpu_seconds": float(table["cpu_time"].mean()),
+        "peak_mb": float(pd.to_numeric(table["max_rss"]).max()),
+    }
+
+
 def cost_table(folder: str | Path, rows: Iterable[Mapping[str, Any]], tokens: Mapping[str, Any]) -> pd.DataFrame:
     """`cost.csv`: seconds and peak memory of every job that left a benchmark file under `folder`.
 
@@ -113,11 +124,11 @@ def cost_table(folder: str | Path, rows: Iterable[Mapping[str, Any]], tokens: Ma
     for path in sorted(root.rglob("*.tsv")):
         parts = path.relative_to(root).with_suffix("").parts
         told = tokens.get("/".join(parts), {})
-        measured = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
+        measured = read_benchmark(path)
         out.append(
             _whose(parts, known)
-            | {"rule": parts[0], "job": "/".join(parts[1:]), "seconds": float(measured["s"].mean())}
-            | {"peak_mb": float(pd.to_numeric(measured["max_rss"]).max())}
+            | {"rule": parts[0], "job": "/".join(parts[1:])}
+            | {name: measured[name] for name in ("seconds", "peak_mb")}
             | {"tokens": told.get("tokens"), "generated": told.get("generated")}
         )
     return pd.DataFrame(out, columns=COST_COLUMNS)

@@ -22,8 +22,10 @@ JUDGE_MODULES = [JUDGES[row.kind] for row in study.config.judges.values()]
 PAGE_TABLES = ["dsr", "robustness", "paired", "separability", "ability"]
 TABLES = [*PAGE_TABLES, "seeds", "training", "verdicts", "settings", "cost", "findings", "main", "targets"]
 FIGURES = ["separability", "projection", "training", "robustness", "dsr", "dose_response", "balance", "tradeoff"]
-SWEEP_TABLES = ["dsr", "robustness", "paired", "seeds", "contest", "separability", "training", "verdicts"]
-SWEEP_TABLES += ["settings", "attack_cost"]
+SWEEP_TABLES = [
+    *("dsr", "robustness", "paired", "seeds", "contest", "separability", "training", "verdicts"),
+    *("settings", "attack_cost"),
+]
 SWEEP_FIGURES = ["contest", "dose_response", "robustness", "dsr", "balance", "separability", "training"]
 TRIAL_TABLES, TRIAL_FIGURES = ["trials", "settings"], ["trials"]
 if len(study.config.select.judges) > 1:
