@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help study smoke plan test test-reruns test-determinism test-slurm test-load lint bench calibrate reference clean
+.PHONY: help study smoke plan test test-faults test-reruns test-determinism test-slurm test-load lint bench calibrate reference clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -41,6 +41,9 @@ report: $(VENV)/.installed
 
 test: $(VENV)/.installed ## Run the tests
 	$(BIN)/python -m pytest
+
+test-faults: $(VENV)/.installed ## Kill the smoke study ten times, fill its disk, damage its files: nothing is lost
+	$(BIN)/python -m tests.faults
 
 test-reruns: $(VENV)/.installed ## Run the smoke study, then edit each module, script, setting and source and see what runs again
 	$(BIN)/python -m tests.reruns

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from es2.errors import DISK_FULL, UserError
+from es2.errors import UserError, is_disk_full
 from es2.files import sha256_file, write_json
 from es2.hub import from_hub
 
@@ -40,7 +40,7 @@ def convert(model: str, row: Mapping[str, Any], sources: Sequence[str], folder: 
     except UserError:
         raise
     except Exception as error:  # of a damaged file, the readers raise what they come upon
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
+        if is_disk_full(error):
             raise
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(

@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import errors
 
-from es2.errors import DISK_FULL, UserError
+from es2.errors import UserError, is_disk_full
 
 
 def from_hub(key: str, row: Mapping[str, Any], download: Callable[..., str], **arguments: Any) -> Path:
@@ -18,7 +18,7 @@ def from_hub(key: str, row: Mapping[str, Any], download: Callable[..., str], **a
     try:
         return Path(download(repo_id=row["repo"], revision=row["revision"], **arguments))
     except Exception as error:  # the client lets its network library's own errors through
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
+        if is_disk_full(error):
             raise
         raise UserError(f"{key}{_failure(row, error)}.") from error
 

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from es2.errors import UserError
-from es2.files import read_json, sha256_file
-from es2.records import FOLDER, relative
+from es2.files import sha256_file
+from es2.makers import Record, name, read_makers, written
+from es2.records import FOLDER, MADE, relative
 
 OK, SOURCE, CHANGED, MISSING, UNRECORDED = "ok", "ok, a source", "CHANGED", "missing", "no record"
-_MADE = ("results", "resources")
 _APART = {FOLDER, "timings"}
 _USAGE = "provenance: say `python -m es2.provenance FILE ...`, files or a folder of the study (and --settings)"
 _FEW = 12  # settings that are shown without being asked for
-
-Record = Mapping[str, Any]
 
 
 @dataclass
@@ -45,35 +43,9 @@ class Checked:
     sentences: tuple[str, ...] = ()
 
 
-def written(record: Record) -> dict[str, Any]:
-    """All files that a job left: its outputs, and what it wrote beside them."""
-    return {**record["outputs"], **record["beside"]}
-
-
-def read_records() -> dict[str, Record]:
-    """{path: record of the job that made it}, from all records below the working directory; of several the newest.
-
-    Raises UserError for a record that cannot be read.
-    """
-    makers: dict[str, Record] = {}
-    for folder in (*Path("results").glob(f"*/{FOLDER}"), Path("resources", FOLDER)):
-        for file in sorted(folder.rglob("*.json")):
-            record = _read(file)
-            for path in written(record):
-                if path not in makers or record["finished"] > makers[path]["finished"]:
-                    makers[path] = record
-    return makers
-
-
-def _read(file: Path) -> Record:
-    try:
-        record = read_json(file)
-        missing = {"rule", "wildcards", "inputs", "outputs", "beside", "finished"} - set(record)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{file}: this record cannot be read ({error}); delete it, and run its job again") from error
-    if missing:
-        raise UserError(f"{file}: this record lacks {min(missing)}; delete it, and run its job again")
-    return record
+def shelves() -> list[Path]:
+    """The folders of all records below the working directory."""
+    return [*Path("results").glob(f"*/{FOLDER}"), Path("resources", FOLDER)]
 
 
 def chain(paths: Iterable[str], makers: Mapping[str, Record]) -> list[Artefact]:
@@ -116,17 +88,11 @@ def check(artefact: Artefact) -> Checked:
             said.append(f"{path} is not as {reader} read it")
     if said:
         return Checked(CHANGED, tuple(said))
-    if left is None and Path(path).parts[0] in _MADE:
+    if left is None and Path(path).parts[0] in MADE:
         return Checked(UNRECORDED, (f"{path} has no record of what made it",))
     if there is None:
         return Checked(MISSING)
     return Checked(OK if left else SOURCE)
-
-
-def name(record: Record) -> str:
-    """A job in words: its rule with its wildcards."""
-    values = ", ".join(f"{key} {value}" for key, value in record["wildcards"].items() if value)
-    return f"{record['rule']} ({values})" if values else str(record["rule"])
 
 
 def settings(record: Record) -> Iterator[str]:
@@ -208,7 +174,7 @@ def main(arguments: Sequence[str]) -> int:
     given = [argument for argument in arguments if argument != "--settings"]
     if not given or any(argument.startswith("-") for argument in given):
         raise UserError(_USAGE)
-    makers = read_records()
+    makers = read_makers(shelves())
     asked, folders = targets(given, makers), [argument for argument in given if Path(argument).is_dir()]
     states: dict[str, list[str]] = {state: [] for state in (OK, SOURCE, CHANGED, UNRECORDED, MISSING)}
     sentences: list[str] = []

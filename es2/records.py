@@ -22,8 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from es2.files import sha256_file, write_json
+from es2.makers import check_unchanged, read_makers
 
 FOLDER = "provenance"
+MADE = ("results", "resources")
+"""Folders of what jobs make."""
 VERSIONS = ("torch", "transformers", "peft", "tokenizers", "numpy", "pandas", "scikit-learn", "lm-eval", "snakemake")
 _SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|KEY)S?(_|$)", re.IGNORECASE)
 _LEAST_SECRET = 8  # characters; a shorter value may stand in any text by chance
@@ -37,11 +40,13 @@ def recorded(snakemake: Any, owns: str | Path | None = None) -> Iterator[None]:
     """Record the job whose body runs in the block; a job that fails has no record.
 
     snakemake: the object that a script gets. owns: a folder whose new files the job made, beyond its declared outputs.
-    Inputs are hashed before the body, for that is what it reads.
+    Inputs are hashed before the body, for that is what it reads. Raises UserError if one of them is not as the job that
+    made it left it: a truncated file may else be read without a word.
     """
     path = record_path(snakemake.output[0], snakemake.log[0])
     path.unlink(missing_ok=True)
     started, inputs, before = _now(), hashes(snakemake.input), _stamps(owns)
+    check_unchanged(inputs, read_makers({Path(home(file), FOLDER) for file in inputs if Path(file).parts[0] in MADE}))
     yield
     outputs = hashes(snakemake.output)
     made = [file for file, stamp in _stamps(owns).items() if before.get(file) != stamp and file not in outputs]

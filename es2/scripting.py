@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from es2.errors import DISK_FULL, UserError
+from es2.errors import UserError, is_disk_full
 from es2.records import recorded
 from es2.threads import set_threads
 
@@ -55,8 +55,8 @@ def job(snakemake: Any, owns: str | Path | None = None) -> Iterator[None]:
     """Run a script's body: stderr goes to the log and the terminal, threads as the rule says; then record the job.
 
     `owns` is a folder in which the body writes more than its outputs, for the record to hold as well (es2.records).
-    A UserError and a full disk end the job with one sentence on stderr and no traceback; of any other error the log
-    and the terminal get the traceback.
+    A UserError, a full disk and a missing right end the job with one sentence on stderr and no traceback; of any other
+    error the log and the terminal get the traceback.
     """
     set_threads(int(snakemake.threads))
     _keep_freed_memory()
@@ -82,9 +82,12 @@ def _sentence(error: Exception, snakemake: Any) -> str | None:
     """What to tell the user of a mistake that is not the code's."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        place = error.filename or (snakemake.output[0] if len(snakemake.output) else "the working directory")
+    if is_disk_full(error):
+        named = getattr(error, "filename", None)
+        place = named or (snakemake.output[0] if len(snakemake.output) else "the working directory")
         return f"The disk that holds {place} is full: make room and run the same command again."
+    if isinstance(error, PermissionError) and error.filename:
+        return f"{error.filename}: this user may not read or write it; give the right, and run the same command again."
     return None
 
 

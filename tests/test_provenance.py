@@ -113,13 +113,10 @@ def test_a_file_beside_the_outputs_counts_and_one_off_the_chain_does_not(capsys)
     assert shown(capsys, MANIFEST)[0] == 1
 
 
-def test_a_job_that_read_a_tampered_file_is_found_out_even_if_the_file_is_mended(capsys):
-    writes({ADAPTER: "tampered"})()
-    collect("wrong")
-    status, lines = shown(capsys, TABLE)
-    assert status == 1
-    assert f"{ADAPTER} is not as finetune (model tiny, run es2, seed 0) left it" in lines
-    assert f"{ADAPTER} is not as collect read it" in lines
+def test_a_job_that_read_other_weights_is_found_out_after_another_training(capsys):
+    train("other weights")
+    collect("other dsr")
+    assert shown(capsys, TABLE)[0] == 0
     train()
     status, lines = shown(capsys, TABLE)
     assert status == 1

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from jobs import stand_in, writes
+from safetensors import SafetensorError
 
 from es2.errors import UserError
 from es2.scripting import Tee, job
@@ -59,6 +60,18 @@ def test_a_full_disk_is_one_sentence(snakemake):
     assert (
         log(snakemake) == "The disk that holds results/table.csv is full: make room and run the same command again.\n"
     )
+
+
+def test_a_full_disk_is_known_by_the_words_of_a_library(snakemake):
+    with pytest.raises(SystemExit), job(snakemake):
+        raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(errno.ENOSPC)} (os error 28)")
+    assert log(snakemake).startswith("The disk that holds results/table.csv is full: make room")
+
+
+def test_a_missing_right_is_one_sentence_with_the_file(snakemake):
+    with pytest.raises(SystemExit), job(snakemake):
+        raise PermissionError(errno.EACCES, "Permission denied", "results/mine/table.csv")
+    assert log(snakemake).startswith("results/mine/table.csv: this user may not read or write it; give the right")
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), OSError(errno.EACCES, "no")])

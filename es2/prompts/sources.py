@@ -9,7 +9,6 @@ import hashlib
 import http.client
 import importlib.resources
 import io
-import os
 import re
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from typing import IO, Any
 
 import huggingface_hub as hf_hub
 
-from es2.errors import DISK_FULL, UserError
+from es2.errors import UserError, is_disk_full
 from es2.files import atomic_write, write_json
 from es2.hub import from_hub
 
@@ -65,7 +64,7 @@ def fetch(name: str, row: Row, out: str | Path) -> None:
             origin = {key: str(row[key]) for key in ("kind", *keys, "repo_type") if row.get(key)}
             write_json(f"{out}.json", origin | {"sha256": sink.digest.hexdigest(), "bytes": sink.count})
     except OSError as error:
-        if error.errno in DISK_FULL:
+        if is_disk_full(error):
             raise _full_disk(name, out.parent) from error
         raise UserError(f"sources.{name}: {out} cannot be written: {error.strerror or error}.") from error
 
@@ -152,7 +151,7 @@ def _pip_failure(name: str, requirement: str, folder: str, done: _Completed) -> 
     """Say in one sentence why pip failed; the order matters, since offline pip also finds no version."""
     said = done.stderr or ""
     key = f"sources.{name}.requirement: {requirement}"
-    if any(os.strerror(code) in said for code in DISK_FULL):
+    if is_disk_full(said):
         return _full_disk(name, Path(folder))
     if done.returncode < 0:
         return UserError(f"{key}: the download was interrupted (signal {-done.returncode}): run again.")
