@@ -17,6 +17,7 @@ from es2.embeddings import extract_tokens
 from es2.errors import UserError
 from es2.examples import run_examples
 from es2.losses.divergence import kl_divergence
+from es2.low_rank import fuse
 from es2.methods.base import Method
 from es2.models import LanguageModel
 from es2.reference import Reference
@@ -43,6 +44,7 @@ def add_lora(lm: LanguageModel, lora: Mapping[str, Any], seed: int) -> None:
         task_type="CAUSAL_LM",
     )
     lm.model = get_peft_model(lm.model, config)
+    fuse(lm.model)
     if any(parameter.requires_grad for parameter in lm.base.get_output_embeddings().parameters()):
         raise UserError(
             "training.lora.targets: the LM head must stay frozen, for the parent's logits are recomputed through it; "
