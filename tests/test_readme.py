@@ -1,5 +1,6 @@
-"""The README's two tables are the released contest's and main table, cell by cell (docs/reference)."""
+"""The README's two tables are the released contest's and main table, cell by cell; cited sections of the method exist."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -34,3 +35,12 @@ def test_the_readme_shows_the_released_main_table() -> None:
     head, body = shown_table(pd.read_csv(ROOT / "docs/reference/main.csv"))
     assert len(body) >= 8
     assert tables(ROOT / "README.md")[1] == [head, *body]
+
+
+def test_every_section_of_the_method_that_is_cited_exists() -> None:
+    sections = set(re.findall(r"^## (\d+)\.", (ROOT / "docs/method.md").read_text(encoding="utf-8"), re.MULTILINE))
+    files = [path for folder in ("es2", "tests", "workflow") for path in (ROOT / folder).rglob("*.*")]
+    texts = [path.read_text(encoding="utf-8") for path in files if path.suffix in (".py", ".smk")]
+    cited = re.findall(r"method\.md\s+(?:§|sections? )([\d, §andto]*\d)", "\n".join(texts))
+    assert len(cited) > 40
+    assert {number for one in cited for number in re.findall(r"\d+", one)} <= sections
