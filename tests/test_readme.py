@@ -1,4 +1,4 @@
-"""The README's two tables are the released contest's and main table, cell by cell; cited sections of the method exist."""
+"""The README's two tables are the released ones, cell by cell; the sections of the method that are cited exist."""
 
 import re
 from pathlib import Path
