@@ -67,6 +67,7 @@ lint: $(VENV)/.installed ## Check style, types and the workflow
 bench: $(VENV)/.installed ## Measure speed against plain transformers and scikit-learn (docs/performance.md)
 	$(SNAKEMAKE) resources/models/smollm2_135m/manifest.json
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.graph
 
 calibrate: $(VENV)/.installed ## Set a judge against human labels (DATA=folder with XSTest's completion files, JUDGE=name)

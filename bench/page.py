@@ -14,7 +14,7 @@ from es2.errors import UserError
 from es2.files import read_json, write_text
 
 PAGE = Path("docs/performance.md")
-MEASURED = ("bench", "graph")
+MEASURED = {"bench": "bench", "graph": "bench.graph", "memory": "bench.memory"}  # table: the module that measures it
 
 
 def between(text: str, name: str, body: str) -> str:
@@ -64,13 +64,24 @@ def graph_table(rows: pd.DataFrame) -> str:
     return markdown([head, *body])
 
 
+def memory_table(rows: pd.DataFrame) -> str:
+    """Memory of extraction as prompts grow."""
+    head = ["prompts", "peak of the process, MB", "file, MB", "seconds"]
+    body = [
+        [f"{row.prompts:,}", f"{row.peak_mb:.0f}", f"{row.file_mb:.1f}", f"{row.seconds:.1f}"]
+        for row in rows.itertuples()
+    ]
+    return markdown([head, *body])
+
+
 def filled(page: str, folder: Path) -> str:
-    """The page with all three tables; UserError if something has not been measured."""
-    for name in MEASURED:
+    """The page with all its tables; UserError if something has not been measured."""
+    for name, module in MEASURED.items():
         if not (folder / f"{name}.csv").is_file():
-            raise UserError(f"there is no {folder / name}.csv; run make bench")
+            raise UserError(f"there is no {folder / name}.csv; run make bench, or python -m {module}")
     page = between(page, "bench", bench_table(pd.read_csv(folder / "bench.csv"), read_json(folder / "bench.json")))
     page = between(page, "graph", graph_table(pd.read_csv(folder / "graph.csv")))
+    page = between(page, "memory", memory_table(pd.read_csv(folder / "memory.csv")))
     return between(page, "growth", markdown(growth.table()))
 
 

@@ -1,8 +1,9 @@
 """Extraction: the residual stream of every layer at the last prompt token."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -13,7 +14,9 @@ from es2.activations import record_residual
 from es2.batching import forward_after_head, pad_right, run_head, shared_head, token_budget_batches
 from es2.errors import UserError
 from es2.models import Cursor, LanguageModel
-from es2.tensors import write_tensors
+from es2.tensors import write_pieces
+
+PIECE = 4096  # prompts whose embeddings are in memory at a time; batches are sorted by length within a piece
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,20 @@ def extract_tokens(lm: LanguageModel, sequences: Sequence[Sequence[int]], batch_
     return values
 
 
-def save_embeddings(path: str | Path, embeddings: Embeddings, **about: str) -> None:
-    """Write embeddings with their prompt ids, and what made them (`about`), in the safetensors header."""
-    metadata = {"prompt_ids": json.dumps(embeddings.prompt_ids), **about}
-    write_tensors(path, {"embeddings": embeddings.values}, metadata)
+def extract_pieces(
+    lm: LanguageModel, prompts: Sequence[str], batch_tokens: int = 512, piece: int = PIECE
+) -> Iterator[Tensor]:
+    """`extract` of `piece` prompts after the other: embeddings [piece, L, d], and tokens, of one piece in memory."""
+    for start in range(0, max(1, len(prompts)), piece):
+        yield extract(lm, prompts[start : start + piece], batch_tokens)
+
+
+def save_embeddings(path: str | Path, prompt_ids: Sequence[str], pieces: Iterable[Tensor], **about: str) -> None:
+    """Write embeddings, in pieces [m, L, d] as they come, with their prompt ids and what made them (`about`)."""
+    waiting = iter(pieces)
+    first = next(waiting)
+    metadata = {"prompt_ids": json.dumps(list(prompt_ids)), **about}
+    write_pieces(path, "embeddings", (len(prompt_ids), *first.shape[1:]), chain([first], waiting), metadata)
 
 
 def load_embeddings(path: str | Path) -> Embeddings:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from bench_results import rows_of, spoiled
 
-from bench import extraction, generation
+from bench import extraction, generation, memory
 from bench.__main__ import comparisons, main
 from bench.goals import GOALS
 from bench.measure import COLUMNS, Comparison, Machine, UnequalError, measured
@@ -128,3 +128,12 @@ def test_answers_may_part_at_a_tie_alone(stage, monkeypatch):
         generation.expect_same_answers(lm, prompts, mine, [part, again, *mine[2:]])
     with torch.no_grad():
         head[other] = kept
+
+
+def test_memory_is_measured_in_a_process_for_each_number_of_prompts(tmp_path):
+    memory.main(["--quick", "--out", str(tmp_path)])
+    table = pd.read_csv(tmp_path / "memory.csv")
+    assert list(table.columns) == list(memory.COLUMNS)
+    assert table["prompts"].tolist() == list(memory.QUICK)
+    assert table["file_mb"].is_monotonic_increasing
+    assert (table["peak_mb"] > 100).all()

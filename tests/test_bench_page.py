@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from bench import graph, growth, page
+from bench import graph, growth, memory, page
 from bench.extraction import least_flop
 from bench.goals import GOALS, GRAPH_GOALS
 from bench.measure import COLUMNS
@@ -26,6 +26,7 @@ def measured(tmp_path):
     write_csv(
         pd.DataFrame([(key, 2.5, "all") for key in GRAPH_GOALS], columns=list(graph.COLUMNS)), tmp_path / "graph.csv"
     )
+    write_csv(pd.DataFrame([(100_000, 500.4, 49.0, 30.0)], columns=list(memory.COLUMNS)), tmp_path / "memory.csv")
     about = {"threads": 2, "processor": "x86_64", "cuda": None, "torch": "9", "transformers": "8"}
     write_json(tmp_path / "bench.json", about)
     return tmp_path
@@ -43,6 +44,7 @@ def test_the_page_is_filled_in_place_and_again(measured):
         )
         assert "| scav_generation | plain_generation | tiny, cpu | 4.00 [3.50, 4.25] | ≤ 1.15 | 1.5 | 6 |  |" in filled
         assert "| no change | all | 2.5 | ≤ 15 |" in filled
+        assert "| 100,000 | 500 | 49.0 | 30.0 |" in filled
         assert "2 threads, x86_64, torch 9, transformers 8." in filled
         assert "Not measured" not in filled
         assert filled.partition("<!-- bench:start -->")[0] == text.partition("<!-- bench:start -->")[0]
@@ -55,7 +57,7 @@ def test_what_was_not_measured_or_has_no_place_is_one_sentence(measured, capsys)
     assert "the marks <!-- bench:start --> and <!-- bench:end --> are missing" in capsys.readouterr().err
     (measured / "graph.csv").unlink()
     assert page.main(["--results", str(measured), "--page", str(copy)]) == 1
-    assert "graph.csv; run make bench" in capsys.readouterr().err
+    assert "graph.csv; run make bench, or python -m bench.graph" in capsys.readouterr().err
     assert copy.read_text(encoding="utf-8") == "no marks"
 
 

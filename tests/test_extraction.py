@@ -7,7 +7,14 @@ from oracles import n_hooks, residuals
 
 from es2.activations import edit_residual, record_residual
 from es2.batching import pad_right, shared_head, token_budget_batches
-from es2.embeddings import Embeddings, extract, extract_tokens, load_embeddings, save_embeddings
+from es2.embeddings import (
+    Embeddings,
+    extract,
+    extract_pieces,
+    extract_tokens,
+    load_embeddings,
+    save_embeddings,
+)
 from es2.errors import UserError
 from es2.models import Cursor
 
@@ -167,9 +174,23 @@ def test_padding_is_right_and_masked():
     assert padded.lengths.tolist() == [3, 1]
 
 
+@pytest.mark.parametrize("piece", [1, 4, 100])
+def test_pieces_hold_so_many_prompts_and_are_the_whole(load_model, piece):
+    lm = load_model()
+    pieces = list(extract_pieces(lm, PROMPTS, piece=piece))
+    assert [len(one) for one in pieces[:-1]] == [piece] * (len(pieces) - 1)
+    assert len(pieces) == -(-len(PROMPTS) // piece)
+    close(torch.cat(pieces), extract(lm, PROMPTS))
+
+
+def test_no_prompts_are_one_empty_piece(load_model, tmp_path):
+    save_embeddings(tmp_path / "e.safetensors", [], extract_pieces(load_model(), []))
+    assert load_embeddings(tmp_path / "e.safetensors").values.shape == (0, 4, 32)
+
+
 def test_embeddings_file_round_trip_and_lookup(tmp_path):
     embeddings = Embeddings(["a", "b", "c"], torch.randn(3, 2, 4))
-    save_embeddings(tmp_path / "e.safetensors", embeddings, run="es2")
+    save_embeddings(tmp_path / "e.safetensors", embeddings.prompt_ids, embeddings.values.split(2), run="es2")
     loaded = load_embeddings(tmp_path / "e.safetensors")
     assert loaded.prompt_ids == ["a", "b", "c"]
     assert torch.equal(loaded.values, embeddings.values)

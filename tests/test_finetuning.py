@@ -42,7 +42,7 @@ def job(bench, tmp_path):
     pd.DataFrame(rows).to_parquet(tmp_path / "prompts.parquet")
     answers, states = tmp_path / "answers.jsonl", tmp_path / "states.safetensors"
     save_references(answers, states, list(bench.references.values()))
-    save_embeddings(tmp_path / "embeddings.safetensors", bench.embeddings)
+    save_embeddings(tmp_path / "embeddings.safetensors", bench.embeddings.prompt_ids, [bench.embeddings.values])
     write_json(tmp_path / "layers.json", {"layers": [0, 2]})
     write_jsonl(tmp_path / "refusals.jsonl", [{"text": "I will not."}])
     names = SimpleNamespace(
