@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from bench import growth
+from bench import growth, study
 from bench.goals import GOALS, GRAPH_GOALS
 from es2.errors import UserError
 from es2.files import read_json, write_text
 
 PAGE = Path("docs/performance.md")
+COST = Path(__file__).parents[1] / "docs/reference/cost.csv"
 MEASURED = {"bench": "bench", "graph": "bench.graph", "memory": "bench.memory"}  # table: the module that measures it
 
 
@@ -82,6 +83,8 @@ def filled(page: str, folder: Path) -> str:
     page = between(page, "bench", bench_table(pd.read_csv(folder / "bench.csv"), read_json(folder / "bench.json")))
     page = between(page, "graph", graph_table(pd.read_csv(folder / "graph.csv")))
     page = between(page, "memory", memory_table(pd.read_csv(folder / "memory.csv")))
+    cost = pd.read_csv(COST)
+    page = between(page, "study", f"{markdown(study.rows(cost))}\n\n{study.told(cost)}")
     return between(page, "growth", markdown(growth.table()))
 
 

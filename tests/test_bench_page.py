@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from bench import graph, growth, memory, page
+from bench import graph, growth, memory, page, study
 from bench.extraction import least_flop
 from bench.goals import GOALS, GRAPH_GOALS
 from bench.measure import COLUMNS
@@ -148,3 +148,22 @@ def test_a_second_run_that_does_something_is_an_error(monkeypatch, tmp_path):
     left = [said[0], said[0]]
     with pytest.raises(AssertionError, match="90 of 90"):
         graph.no_change(tmp_path)
+
+
+def test_the_released_page_shows_the_released_costs():
+    cost, text = pd.read_csv(page.COST), (ROOT / page.PAGE).read_text(encoding="utf-8")
+    assert page.between(text, "study", f"{page.markdown(study.rows(cost))}\n\n{study.told(cost)}") == text
+
+
+def test_minutes_are_of_the_whole_machine():
+    jobs = [("finetune", "tiny/es2/s0", 600), ("generate_answers", "tiny/es2/s0/scav_adaptive", 1800)]
+    jobs += [("generate_answers", "tiny/es2/s0/direct", 120), ("prepare_prompts", "all", 60)]
+    cost = pd.DataFrame(jobs, columns=["rule", "job", "seconds"])
+    table = {row[0]: row[1:3] for row in study.rows(cost)[1:]}
+    assert table["adaptive SCAV"] == ["1", "15.0"]
+    assert table["fine-tuning"] == ["1", "10.0"]
+    assert table["direct request"] == ["1", "1.0"]
+    assert table["all others"] == ["1", "0.5"]
+    assert table["together"] == ["4", "26.5"]
+    assert "For 20, 6.5 would have to go: adaptive SCAV (15.0), which leaves 11.5." in study.told(cost)
+    assert study.told(cost.head(1)) == "Packed without a gap that is 10.0 minutes, within the 20 wanted."
