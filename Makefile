@@ -39,8 +39,8 @@ report: $(VENV)/.installed
 	$(BIN)/python -m es2.findings $$results; \
 	echo "The report: $$results/report.html"
 
-test: $(VENV)/.installed ## Run the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed ## Run the tests, a file on each core
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-faults: $(VENV)/.installed ## Kill the smoke study ten times, fill its disk, damage its files: nothing is lost
 	$(BIN)/python -m tests.faults
@@ -83,8 +83,10 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	  cp results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
 	cp $(addprefix results/default/tables/contest/,directions.csv ability.csv attack_cost.csv) docs/reference/contest/
-	mkdir -p docs/reference/trials
-	cp results/default/tables/trials/*.csv results/default/figures/trials/*.svg docs/reference/trials/
+	for sweep in trials layers; do \
+	  mkdir -p docs/reference/$$sweep; \
+	  cp results/default/tables/$$sweep/*.csv results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
+	done
 
 clean: ## Remove the environment and everything that a study made
 	rm -rf $(VENV) .snakemake resources logs

@@ -138,6 +138,7 @@ def test_every_milestone_is_a_target(dry):
         "figures",
         "dose_response",
         "trials",
+        "layers",
         "ablations",
         "no_system_prompt",
         "contest",
