@@ -96,6 +96,7 @@ include: "workflow/rules/milestones.smk"
 rule all:
     default_target: True
     input:
+        rules.training.input,
         rules.tables.input,
         rules.figures.input,
         rules.takeaway.input,
