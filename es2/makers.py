@@ -45,19 +45,14 @@ def check_unchanged(files: Mapping[str, Any], makers: Mapping[str, Record]) -> N
 
     A file without a record passes: nobody says how it should be.
     """
-    changed = {
-        path: makers[path] for path, found in files.items() if path in makers and _left(makers[path], path) != found
-    }
+    recorded = {path: makers[path] for path in files if path in makers}
+    changed = {path: maker for path, maker in recorded.items() if written(maker)[path] != files[path]}
     if changed:
         jobs = ", ".join(sorted({name(record) for record in changed.values()}))
         raise UserError(
             f"{', '.join(changed)}: not as {jobs} left it, so it was damaged or edited since; "
             "delete it and run the same command again"
         )
-
-
-def _left(record: Record, path: str) -> Any:
-    return written(record)[path]
 
 
 def _read(file: Path) -> Record:
