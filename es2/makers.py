@@ -17,12 +17,16 @@ _KEYS = {"rule", "wildcards", "inputs", "outputs", "beside", "finished"}
 def read_makers(folders: Iterable[Path]) -> dict[str, Record]:
     """{path: record of the job that made it}, from the records in these folders; of several the newest.
 
+    A record may go while the others are read: a job that is run again takes its own away first. It counts as gone.
     Raises UserError for a record that cannot be read.
     """
     makers: dict[str, Record] = {}
     for folder in folders:
         for file in sorted(folder.rglob("*.json")):
-            record = _read(file)
+            try:
+                record = _read(file)
+            except FileNotFoundError:
+                continue
             for path in written(record):
                 if path not in makers or record["finished"] > makers[path]["finished"]:
                     makers[path] = record

@@ -77,3 +77,12 @@ def test_a_record_that_was_damaged_itself_is_named(capsys):
     said = refused(capsys, ONE)
     assert said.startswith(f"{record}: this record cannot be read")
     assert said.endswith("delete it, and run its job again\n")
+
+
+def test_a_record_that_goes_while_the_others_are_read_counts_as_gone():
+    """Its job, which runs at the same time, takes it away before it makes its files again."""
+    gone = Path("results/mine/provenance/another/job.json")
+    gone.parent.mkdir(parents=True)
+    gone.symlink_to("nowhere")  # listed, but not there when it is opened
+    third(ONE)
+    assert Path(THREE).read_text() == "made"
