@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from es2.registry import EXTERNAL, METHODS, TERMS, UNTRAINED
+from es2.registry import AT_LAYERS, EXTERNAL, METHODS, TERMS, UNTRAINED
 from es2.settings.checks.judges import check_judges_here
 from es2.settings.checks.keys import check_keys
 from es2.settings.checks.paths import check_paths, own_file, own_model_files
@@ -217,6 +217,11 @@ class Study:
             "judge": self.config.select.judges[0],
             "layers": layers,
         }
+
+    def changed_layers(self, scope: str = MAIN) -> dict[str, list[int] | str]:
+        """Where each run of a scope changes states: its layers or "auto"; without runs that change none."""
+        runs = [run for run in self.runs(scope) if self.config.runs[run].method in AT_LAYERS]
+        return {run: self.trainings[run].separation.layers for run in runs}
 
     def comparisons(self) -> Settings:
         """What the tables of verdicts need to know, for es2.tables.verdicts.Settings."""

@@ -293,7 +293,11 @@ def kl(ability: pd.DataFrame, study: Study, run: str, seed: int, reference: str 
 
 
 def trained_layers(cfg: Mapping[str, Any], path: str | Path) -> list[int]:
-    """The layers that ES2 trained: the config's own, or what `layers.json` chose where it says auto."""
-    given = cfg.get("layers", "auto")
+    """The layers that ES2 trained; see `chosen_layers`."""
+    return chosen_layers(cfg.get("layers", "auto"), path)
+
+
+def chosen_layers(given: list[int] | str, path: str | Path) -> list[int]:
+    """Layers as a config gives them, or what `layers.json` chose where it says auto."""
     chosen = read_json(path)["layers"] if isinstance(given, str) else given
     return [int(layer) for layer in chosen]

@@ -3,9 +3,8 @@
     python -m tests.determinism [folder of an earlier call, whose finished studies are taken]
 
 Every file of the results must be equal byte for byte, but for what tells times (cost.csv, its figure, the benchmark
-files, the records), what names the threads (settings.csv) and Snakemake's report. There is no tolerance for the number
-of threads: es2.threads asks MKL, with which torch computes on x86, for sums in one order. It takes three times as long
-as `make smoke`.
+files, the records) and Snakemake's report. There is no tolerance for the number of threads: es2.threads asks MKL, with
+which torch computes on x86, for sums in one order. It takes three times as long as `make smoke`.
 """
 
 import os

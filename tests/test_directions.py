@@ -48,16 +48,19 @@ def test_a_row_a_layer_that_was_tried_with_its_cosine_to_the_parents() -> None:
     assert same["cosine_to_parent"].tolist() == pytest.approx([1.0, 1.0])
 
 
-def test_a_star_marks_the_layer_taken_and_bars_those_separated() -> None:
-    table = directions_table([ROW], [search()], [embeddings(0)], [embeddings(1)], PROMPTS)
-    upper, lower = directions_figure(table, STUDY, [1]).axes
+def test_a_star_marks_the_layer_taken_and_triangles_those_that_a_run_changes() -> None:
+    other = ROW | {"run": "hold", "method": "hold"}
+    table = directions_table([ROW, other], [search()] * 2, [embeddings(0)] * 2, [embeddings(1)] * 2, PROMPTS)
+    upper, lower = directions_figure(table, STUDY, {"es2": [0, 1]}).axes
     stars = {line.get_label(): line for line in upper.lines}
     assert stars["_chosen_es2"].get_xydata().tolist() == [[2.0, 0.75]]
-    assert stars["_separated"].get_xdata()[0] == 1
+    assert list(stars["_changed_es2"].get_xdata()) == [0, 1]
+    assert max(stars["_changed_es2"].get_ydata()) < 0
+    assert "_changed_hold" not in stars
     assert lower.get_xlabel() == "layer k"
 
 
 def test_without_an_ablation_the_figure_says_so() -> None:
     table = directions_table([], [], [], [], PROMPTS)
-    figure = directions_figure(table, STUDY, [])
+    figure = directions_figure(table, STUDY, {})
     assert [text.get_text() for panel in figure.axes for text in panel.texts] == ["no ablation"] * 2

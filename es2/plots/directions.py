@@ -1,23 +1,25 @@
 """Which layer's direction carries the refusal, and whether the defence turned it (method.md section 6)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from es2.plots.style import GREY, LIGHT, new_figure, run_legend, run_styles, say_empty, style
+from es2.plots.style import GREY, new_figure, run_legend, run_styles, say_empty, style
 from es2.reporting import Study
 
 PANELS = {
     "compliance": "compliance, the direction of layer k ablated",
     "cosine_to_parent": "cosine to the parent's direction of layer k",
 }
+FOOT, ROW = -0.08, 0.08  # where the first row of triangles stands, and how far apart rows are
 
 
-def directions_figure(directions: pd.DataFrame, study: Study, layers: Sequence[int]) -> Figure:
+def directions_figure(directions: pd.DataFrame, study: Study, changed: Mapping[str, Sequence[int]]) -> Figure:
     """Two panels over the layer whose mean difference is projected out, a line a run at its first seed.
 
-    A star is the layer that the attacker takes in the end; upright lines are the layers that ES2 separates.
+    A star is the layer that the attacker takes in the end. `changed` has the layers at which a run's training changes
+    states: triangles at the foot, a row a run.
     """
     mine = directions[directions["model"] == study.model]
     mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")]
@@ -26,14 +28,18 @@ def directions_figure(directions: pd.DataFrame, study: Study, layers: Sequence[i
         figure, axes = new_figure(11.5, 2, 1, sharex=True)
         for panel, (measure, title) in zip(axes[:, 0], PANELS.items(), strict=True):
             panel.set_title(title)
-            panel.set_ylim(-0.05, 1.08)
-            for layer in layers:
-                panel.axvline(layer, color=LIGHT, lw=3, zorder=0, label="_separated")
+            feet = {run: FOOT - k * ROW for k, run in enumerate(run for run in runs if run in changed)}
+            panel.set_ylim(min([-0.05, *[foot - ROW for foot in feet.values()]]), 1.08)
             if not runs:
                 say_empty(panel, "no ablation", keep_y=True)
             for run in runs:
                 look, line = run_styles(study)[run], mine[mine["run"] == run].sort_values("layer")
                 panel.plot(line["layer"], line[measure], color=look.color, ls=look.dashes, lw=1.4, label=f"_{run}")
+                if run in feet:
+                    panel.plot(
+                        changed[run], [feet[run]] * len(changed[run]), color=look.color, ls="", marker="^", ms=5,
+                        label=f"_changed_{run}",
+                    )  # fmt: skip
                 taken = line[line["chosen"].astype(bool)]
                 panel.plot(
                     taken["layer"], taken[measure], color=look.color, ls="", marker="*", ms=11, mec="white", mew=0.6,

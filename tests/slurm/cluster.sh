@@ -1,6 +1,6 @@
 # A SLURM of one node on this machine, from Debian's packages slurmctld, slurmd, slurm-client and munge. To be sourced,
 # for `cluster_or_skip NAME`: it starts the cluster, with `$folder` for its state and the test's own files, or ends the
-# test with a reason and status 0. When the test ends, so do the cluster and the process group `$running`, and the
+# test with a reason and status 0 (something is missing, or SLURM's own daemons do not come up). When the test ends, so do the cluster and the process group `$running`, and the
 # folder goes unless the test failed. A machine that has a SLURM of its own is left alone.
 
 CLUSTER_CONF=/etc/slurm/slurm.conf # in its default place: job steps forget SLURM_CONF
@@ -20,7 +20,10 @@ cluster_or_skip() {
   running=
   trap cluster_finish EXIT
   trap 'exit 130' INT TERM
-  cluster_start "$folder/cluster"
+  cluster_start "$folder/cluster" || {
+    echo "$CLUSTER_TEST is skipped: SLURM does not come up on this machine, for the reasons above."
+    exit 0
+  }
 }
 
 cluster_finish() {
@@ -93,7 +96,7 @@ EOF
     mkdir -p /run/munge && chown munge: /run/munge
     runuser -u munge -- munged --foreground >"$CLUSTER_STATE/munged.log" 2>&1 &
     CLUSTER_PIDS+=($!)
-    cluster_wait "munged answers" 'munge -n | unmunge'
+    cluster_wait "munged answers" 'munge -n | unmunge' || return 1
   fi
   slurmctld -D >"$CLUSTER_STATE/slurmctld.out" 2>&1 &
   CLUSTER_PIDS+=($!)

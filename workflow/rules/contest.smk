@@ -237,6 +237,7 @@ rule plot_directions:
         runtime=30,
     params:
         cfg=study_of,
+        changed=lambda w: study.changed_layers(scope(w)),
         code=code("plot_directions"),
     script:
         "../scripts/plot_directions.py"

@@ -2,11 +2,11 @@
 
 from es2.plots.directions import directions_figure
 from es2.plots.style import save
-from es2.reporting import Study, read_table, trained_layers
+from es2.reporting import Study, chosen_layers, read_table
 from es2.scripting import job
 
 with job(snakemake):
     cfg = snakemake.params.cfg
-    layers = trained_layers(cfg, snakemake.input.layers)
-    figure = directions_figure(read_table(snakemake.input.directions), Study.from_params(cfg), layers)
+    changed = {run: chosen_layers(given, snakemake.input.layers) for run, given in snakemake.params.changed.items()}
+    figure = directions_figure(read_table(snakemake.input.directions), Study.from_params(cfg), changed)
     save(figure, snakemake.output.svg, snakemake.output.png)
