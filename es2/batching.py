@@ -56,6 +56,20 @@ def token_budget_batches(lengths: Sequence[int], budget: int, most: int, shortes
         start += len(batch)
 
 
+def even_budget(lengths: Sequence[int], budget: int) -> int:
+    """The smallest budget that needs no more batches: what is left over would else be a batch of a few rows, which
+    reads all weights as a full one does."""
+
+    def batches(tokens: int) -> int:
+        return sum(1 for _ in token_budget_batches(lengths, tokens, most=len(lengths)))
+
+    fewest, low = batches(budget), max(lengths, default=1)
+    while low < budget:
+        middle = (low + budget) // 2
+        low, budget = (low, middle) if batches(middle) <= fewest else (middle + 1, budget)
+    return budget
+
+
 def run_head(lm: LanguageModel, tokens: Sequence[int]) -> DynamicCache:
     """Keys and values of the shared head, run once as a batch of one; gradients flow through it where enabled."""
     cache = DynamicCache()

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from es2.activations import record_residual
-from es2.batching import forward_after_head, pad_right, run_head, shared_head, token_budget_batches
+from es2.batching import even_budget, forward_after_head, pad_right, run_head, shared_head, token_budget_batches
 from es2.errors import UserError
 from es2.models import Cursor, LanguageModel
 from es2.tensors import write_pieces
@@ -49,8 +49,9 @@ def extract_tokens(lm: LanguageModel, sequences: Sequence[Sequence[int]], batch_
     n_head = shared_head(sequences)
     head = run_head(lm, sequences[0][:n_head]) if sequences else None
     own = [sequence[n_head:] for sequence in sequences]
+    lengths = [len(tokens) for tokens in own]
     with record_residual(lm, layers) as recorded:
-        for rows in token_budget_batches([len(tokens) for tokens in own], batch_tokens, most=len(own)):
+        for rows in token_budget_batches(lengths, even_budget(lengths, batch_tokens), most=len(own)):
             batch = pad_right([own[row] for row in rows], lm.device)
             assert head is not None
             with lm.looking_at(Cursor(torch.tensor(rows), batch.lengths - 1)):

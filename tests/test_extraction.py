@@ -6,7 +6,7 @@ from conftest import FAMILIES, PROMPTS
 from oracles import n_hooks, residuals
 
 from es2.activations import edit_residual, record_residual
-from es2.batching import pad_right, shared_head, token_budget_batches
+from es2.batching import even_budget, pad_right, shared_head, token_budget_batches
 from es2.embeddings import (
     Embeddings,
     extract,
@@ -150,6 +150,23 @@ def test_batches_cover_every_row_once_longest_first():
     assert [max(lengths[row] for row in batch) for batch in batches] == [30, 9, 4, 1]
     assert all(len(batch) <= 3 for batch in batches)
     assert list(token_budget_batches([], 10, most=5)) == []
+
+
+@pytest.mark.parametrize(("lengths", "budget"), [([4] * 9, 16), (list(range(3, 40)), 64), ([30, 2, 2], 8), ([5], 9)])
+def test_an_even_budget_is_the_smallest_with_as_many_batches(lengths, budget):
+    def batches(tokens):
+        return len(list(token_budget_batches(lengths, tokens, most=len(lengths))))
+
+    even = even_budget(lengths, budget)
+    assert batches(even) == batches(budget)
+    assert even <= max(budget, max(lengths))
+    assert all(batches(smaller) > batches(even) for smaller in range(max(lengths), even))
+
+
+def test_an_even_budget_leaves_no_small_batch():
+    batches = list(token_budget_batches([4] * 9, even_budget([4] * 9, 16), most=9))
+    assert [len(rows) for rows in batches] == [3, 3, 3]
+    assert even_budget([], 16) <= 16
 
 
 def test_a_row_that_would_be_mostly_padding_begins_a_new_batch():
