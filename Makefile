@@ -86,7 +86,7 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	mkdir -p docs/reference/layers_attacked
 	cp $(addprefix results/default/tables/layers_attacked/,dsr.csv directions.csv settings.csv attack_cost.csv) \
 	  results/default/figures/layers_attacked/directions.*.svg docs/reference/layers_attacked/
-	for sweep in trials layers; do \
+	for sweep in trials layers early; do \
 	  mkdir -p docs/reference/$$sweep; \
 	  cp results/default/tables/$$sweep/*.csv results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
