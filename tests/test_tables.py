@@ -197,6 +197,14 @@ def test_costs_are_read_from_benchmark_files(tmp_path: Path) -> None:
         cost_table(tmp_path / "nowhere", [], {})
 
 
+def test_a_job_that_runs_at_this_moment_has_no_cost_yet(tmp_path: Path) -> None:
+    (tmp_path / "merge").mkdir()
+    (tmp_path / "merge/done.tsv").write_text("s\th:m:s\tmax_rss\tcpu_time\n12.5\t0:00:12\t900.5\t20\n")
+    (tmp_path / "merge/begun.tsv").write_text("")
+    (tmp_path / "merge/gone.tsv").symlink_to("nowhere")
+    assert cost_table(tmp_path, [], {})["job"].tolist() == ["done"]
+
+
 def test_the_cost_of_an_attack_counts_its_search_and_its_answers(tmp_path: Path) -> None:
     (tmp_path / "job.tsv").write_text("s\th:m:s\tmax_rss\tcpu_time\n12.5\t0:00:12\t900.5\t20\n")
     write_jsonl(tmp_path / "a.jsonl", [{"n_tokens": 3}, {"n_tokens": 4}])

@@ -115,7 +115,8 @@ def cost_table(folder: str | Path, rows: Iterable[Mapping[str, Any]], tokens: Ma
 
     A file is `{rule}/.../{job}.tsv` as Snakemake writes it (columns s, max_rss in MB); a part of its path
     between that equals a model, a run, or s<seed> of `rows` says whose it was. tokens: `{rule}/.../{job}`
-    -> a dict with `tokens` (read) and `generated`; both are empty where nothing is told.
+    -> a dict with `tokens` (read) and `generated`; both are empty where nothing is told. A job that is run at the same
+    time has no row yet.
     """
     root, known = Path(folder), list(rows)
     if not root.is_dir():
@@ -124,7 +125,10 @@ def cost_table(folder: str | Path, rows: Iterable[Mapping[str, Any]], tokens: Ma
     for path in sorted(root.rglob("*.tsv")):
         parts = path.relative_to(root).with_suffix("").parts
         told = tokens.get("/".join(parts), {})
-        measured = read_benchmark(path)
+        try:
+            measured = read_benchmark(path)
+        except (FileNotFoundError, pd.errors.EmptyDataError):
+            continue  # its job runs at this moment: Snakemake writes the file when it ends
         out.append(
             _whose(parts, known)
             | {"rule": parts[0], "job": "/".join(parts[1:])}
