@@ -4,7 +4,8 @@
 
 Every file of the results must be equal byte for byte, but for what tells times (cost.csv, its figure, the benchmark
 files, the records) and Snakemake's report. There is no tolerance for the number of threads: es2.threads asks MKL, with
-which torch computes on x86, for sums in one order. It takes three times as long as `make smoke`.
+which torch computes on x86, for sums in one order, which it promises for Intel's processors (others were not tried). It
+takes three times as long as `make smoke`.
 """
 
 import os
