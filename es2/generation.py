@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from es2.batching import forward_after_head, pad_right, run_head, shared_head, token_budget_batches
+from es2.cache import close_ranks, join_caches
 from es2.models import Cursor, LanguageModel
 
 PREFILL_TOKENS = 512
@@ -91,10 +92,12 @@ class _Running:
     position: Tensor
     last: Tensor
 
-    def keep(self, kept: Tensor) -> None:
-        """Drop all rows but those at the places `kept`."""
-        self.cache.batch_select_indices(kept)
-        self.rows, self.mask, self.position = self.rows[kept.cpu()], self.mask[kept], self.position[kept]
+    def drop(self, ended: Tensor) -> Tensor:
+        """Drop the rows that `ended` [b]; where those that stay come from."""
+        places = close_ranks(~ended)
+        self.cache.batch_select_indices(places)
+        self.rows, self.mask, self.position = self.rows[places.cpu()], self.mask[places], self.position[places]
+        return places
 
 
 def _generate_batch(
@@ -109,7 +112,7 @@ def _generate_batch(
     """Greedy answers to one batch: (row, tokens, finished) for each of its rows; to `seen`, if it is there, the rows
     [b] of each step with the final states [b, d] that predict their next token."""
     ends = torch.tensor(sorted(lm.end_tokens()), device=lm.device)
-    running = _prefill(lm, head, n_head, own, rows)
+    running = _prefill(lm, head, n_head, own, rows, max_new_tokens)
     tokens: dict[int, list[int]] = {row: [] for row in rows}
     done: list[tuple[int, list[int], bool]] = []
     for step in range(1, max_new_tokens + 1):
@@ -123,9 +126,7 @@ def _generate_batch(
             else:
                 tokens[row].append(token)
         if ended.any():
-            kept = torch.nonzero(~ended).squeeze(1)
-            running.keep(kept)
-            new = new[kept]
+            new = new[running.drop(ended)]
         if step == max_new_tokens or len(new) == 0:
             break
         _decode_step(lm, running, new, step)
@@ -133,7 +134,12 @@ def _generate_batch(
 
 
 def _prefill(
-    lm: LanguageModel, head: DynamicCache, n_head: int, own: Sequence[Sequence[int]], rows: list[int]
+    lm: LanguageModel,
+    head: DynamicCache,
+    n_head: int,
+    own: Sequence[Sequence[int]],
+    rows: list[int],
+    max_new_tokens: int,
 ) -> _Running:
     """Run the prompts' own tokens in small batches of like length, then join their caches for decoding.
 
@@ -147,20 +153,12 @@ def _prefill(
         states, cache = forward_after_head(lm, head, n_head, batch)
         last = states[torch.arange(len(part)), batch.lengths - 1]
         parts.append((part, cache, batch, last))
-    width = max(batch.tokens.shape[1] for _, _, batch, _ in parts)
-    joined = parts[0][1]
-    for place, layer in enumerate(joined.layers):
-        layer.keys = torch.cat([_widen(cache.layers[place].keys, n_head + width) for _, cache, _, _ in parts])  # type: ignore[union-attr, arg-type]
-        layer.values = torch.cat([_widen(cache.layers[place].values, n_head + width) for _, cache, _, _ in parts])  # type: ignore[union-attr, arg-type]
+    width = n_head + max(batch.tokens.shape[1] for _, _, batch, _ in parts)
+    joined = join_caches([cache for _, cache, _, _ in parts], width, width + max_new_tokens)
     lengths = torch.cat([batch.lengths for _, _, batch, _ in parts])
     ordered = torch.tensor([row for part, _, _, _ in parts for row in part])
-    mask = (torch.arange(n_head + width, device=lm.device)[None] < n_head + lengths[:, None]).long()
+    mask = (torch.arange(width, device=lm.device)[None] < n_head + lengths[:, None]).long()
     return _Running(ordered, joined, mask, n_head + lengths, torch.cat([last for _, _, _, last in parts]))
-
-
-def _widen(states: Tensor, width: int) -> Tensor:
-    """Keys or values [b, heads, t, d] with zeros up to `width` places, which the mask hides."""
-    return torch.nn.functional.pad(states, (0, 0, 0, width - states.shape[2]))
 
 
 def _decode_step(lm: LanguageModel, running: _Running, new: Tensor, step: int) -> None:
