@@ -182,8 +182,9 @@ def undeclared(folder: Path, records: Records) -> Iterator[str]:
         for path in record["opened"]:
             own = path.endswith((".py", ".pyc")) or path.startswith(("es2/tasks/", ".", "trace/")) or "/." in path
             there = (folder / path).is_file() and "/checkpoints/" not in path
-            # Benchmark files are no job's outputs: the table of costs waits for the jobs instead.
-            there = there and "/timings/" not in path
+            # Benchmark files are no job's outputs: the table of costs waits for the jobs instead. Records make no job
+            # run: they tell whether an input is as it was left, and no result is made of them (es2.makers).
+            there = there and "/timings/" not in path and "/provenance/" not in path
             if there and not own and path not in named and os.path.dirname(path) not in folders:
                 yield f"{job} opened {path}, which is none of its inputs"
 
