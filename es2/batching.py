@@ -57,8 +57,10 @@ def token_budget_batches(lengths: Sequence[int], budget: int, most: int, shortes
 
 
 def even_budget(lengths: Sequence[int], budget: int) -> int:
-    """The smallest budget that needs no more batches: what is left over would else be a batch of a few rows, which
-    reads all weights as a full one does."""
+    """The smallest budget, in padded tokens, that needs no more batches than `budget` does.
+
+    What is left over would else be a batch of a few rows, which reads all weights as a full one does.
+    """
 
     def batches(tokens: int) -> int:
         return sum(1 for _ in token_budget_batches(lengths, tokens, most=len(lengths)))

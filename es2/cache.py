@@ -1,7 +1,7 @@
 """A cache of keys and values with room for the tokens to come: a step of decoding writes one place a row.
 
-transformers' own cache grows by concatenation, so that each step copies all that it holds, a third of the time of
-decoding on a CPU. The keys and values that attention sees are the same.
+transformers' own cache grows by concatenation, so that each step copies all that it holds. The keys and values that
+attention sees are the same.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,10 @@ from transformers.cache_utils import DynamicLayer
 
 
 class RoomyLayer(DynamicLayer):
-    """Keys and values [b, heads, t, d] of one layer, as views of buffers [rows, heads, room, d]."""
+    """Keys and values [b, heads, t, d] of one layer, as views of buffers [rows, heads, room, d].
+
+    It does what decoding asks for; of what else a layer of transformers can (beams, cropping) the buffers know nothing.
+    """
 
     def __init__(self, parts: Sequence[Any], width: int, room: int) -> None:
         """Join layers that hold keys and values of some rows each, as if each held `width` places (the rest are zeros,

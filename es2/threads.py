@@ -1,4 +1,4 @@
-"""How many threads a job computes with, and that their number changes no result."""
+"""How many threads a job computes with; on Intel's processors MKL promises that their number changes no result."""
 
 import os
 import sys

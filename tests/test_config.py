@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from es2.config import check_files, merged, read_study, results_folder, schema, without_zeros
 from es2.errors import UserError
+from es2.registry import AT_LAYERS, TERMS
 from es2.settings.study import Config
 
 FILES = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
@@ -119,6 +120,13 @@ def test_overrides_merge_and_lists_replace(default):
     assert settings["separation"] == {**study.training("hold")["separation"], "layers": [3], "weight": 1.0}
     assert "plain" not in settings["batch"]
     assert settings["lora"] == study.training("hold")["lora"]
+
+
+def test_the_layers_that_a_sweeps_runs_change_are_their_own_and_hold_changes_none(default):
+    study = read_study(default)
+    assert study.changed_layers("layers_attacked") == {"es2_t6": "auto", "es2_l12_18_23": [12, 18, 23]}
+    assert list(study.changed_layers()) == ["es2"]
+    assert set(TERMS) > AT_LAYERS
 
 
 def test_parents_come_with_the_runs_selected(default):

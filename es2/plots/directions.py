@@ -24,16 +24,17 @@ def directions_figure(directions: pd.DataFrame, study: Study, changed: Mapping[s
     mine = directions[directions["model"] == study.model]
     mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")]
     runs = [run for run in study.runs if run in set(mine["run"])]
+    looks = run_styles(study)
+    feet = {run: FOOT - k * ROW for k, run in enumerate(run for run in runs if run in changed)}
     with style():
         figure, axes = new_figure(11.5, 2, 1, sharex=True)
         for panel, (measure, title) in zip(axes[:, 0], PANELS.items(), strict=True):
             panel.set_title(title)
-            feet = {run: FOOT - k * ROW for k, run in enumerate(run for run in runs if run in changed)}
             panel.set_ylim(min([-0.05, *[foot - ROW for foot in feet.values()]]), 1.08)
             if not runs:
                 say_empty(panel, "no ablation", keep_y=True)
             for run in runs:
-                look, line = run_styles(study)[run], mine[mine["run"] == run].sort_values("layer")
+                look, line = looks[run], mine[mine["run"] == run].sort_values("layer")
                 panel.plot(line["layer"], line[measure], color=look.color, ls=look.dashes, lw=1.4, label=f"_{run}")
                 if run in feet:
                     panel.plot(

@@ -1,7 +1,8 @@
 # A SLURM of one node on this machine, from Debian's packages slurmctld, slurmd, slurm-client and munge. To be sourced,
 # for `cluster_or_skip NAME`: it starts the cluster, with `$folder` for its state and the test's own files, or ends the
-# test with a reason and status 0 (something is missing, or SLURM's own daemons do not come up). When the test ends, so do the cluster and the process group `$running`, and the
-# folder goes unless the test failed. A machine that has a SLURM of its own is left alone.
+# test with a reason and status 0 (something is missing, or SLURM's own daemons do not come up). When the test ends, so
+# do the cluster and the process group `$running`, and the folder goes unless the test failed. A machine that has a
+# SLURM of its own is left alone.
 
 CLUSTER_CONF=/etc/slurm/slurm.conf # in its default place: job steps forget SLURM_CONF
 CLUSTER_MARK="# The one-node cluster of es2's tests; deleted when they end."

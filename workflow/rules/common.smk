@@ -250,9 +250,13 @@ def is_finetuned(row: dict) -> bool:
 
 
 def main_layers(model: str) -> str:
-    """Where the layers stand that `auto` means for the study's main run: with its parent, at the first seed."""
-    main = study.config.report.main
-    start = study.parent(main) or main
+    """Where the layers stand that `auto` means for the study's main run."""
+    return auto_layers(study.config.report.main, model)
+
+
+def auto_layers(run: str, model: str) -> str:
+    """Where the layers stand that `auto` means for a run: with its parent, at the first seed."""
+    start = study.parent(run) or run
     return at(study.row(start, model, study.seed(start, study.config.seeds[0])), "layers.json")
 
 

@@ -6,7 +6,7 @@ from es2.reporting import Study, chosen_layers, read_table
 from es2.scripting import job
 
 with job(snakemake):
-    cfg = snakemake.params.cfg
-    changed = {run: chosen_layers(given, snakemake.input.layers) for run, given in snakemake.params.changed.items()}
-    figure = directions_figure(read_table(snakemake.input.directions), Study.from_params(cfg), changed)
+    source, given = snakemake.input, snakemake.params.changed
+    changed = {run: chosen_layers(given[run], path) for run, path in zip(given, source.layers, strict=True)}
+    figure = directions_figure(read_table(source.directions), Study.from_params(snakemake.params.cfg), changed)
     save(figure, snakemake.output.svg, snakemake.output.png)
