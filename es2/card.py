@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from es2.findings import Page, page_tables
-from es2.reporting import Study
+from es2.reporting import Study, markdown_table
 
 LIMITS = (
     "Compliance is read by a keyword judge: an answer that does not refuse counts, whether or not it would "
@@ -129,14 +129,9 @@ def _training(facts: CardFacts, study: Study, settings: pd.DataFrame) -> str:
 
 def _measured(page: Page) -> str:
     words = "\n".join(f"{i}. {finding.sentence}" for i, finding in enumerate(page.findings, 1))
-    tables = [f"### {title}\n\n{_markdown_table(head, body)}" for title, head, body in page_tables(page)]
+    tables = [f"### {title}\n\n{markdown_table(head, body)}" for title, head, body in page_tables(page)]
     return "\n\n".join([words, *tables])
 
 
 def _words(key: str) -> str:
     return key.replace("_", " ")
-
-
-def _markdown_table(head: list[str], body: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

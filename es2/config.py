@@ -215,8 +215,14 @@ class Study:
             **report.model_dump(),
             "harmful": self.sets_of("harmful", "test"),
             "judge": self.config.select.judges[0],
+            "pairs": self.pairs(scope),
             "layers": layers,
         }
+
+    def pairs(self, scope: str = MAIN) -> list[list[str]]:
+        """The runs of a scope that are set against each other."""
+        runs = set(self.runs(scope))
+        return [pair for pair in self.config.comparison.pairs if runs.issuperset(pair)]
 
     def changed_layers(self, scope: str = MAIN) -> dict[str, list[int] | str]:
         """Where each run of a scope changes states: its layers or "auto"; without runs that change none."""

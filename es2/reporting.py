@@ -5,7 +5,7 @@ with its 95 % interval) where a sentence or a cell needs one.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ ATTACK_NAMES = {
     "ablation_shuffled": "shuffled direction\nablated (control)",
     "sampled": "best of several samples",
     "sampled_single": "a single sample",
+    "worst_case": "attacks over budgets",
+    "worst_case_all": "all attacks",
 }
 
 
@@ -43,8 +45,8 @@ class Study:
 
     runs: every run shown, its place fixing its colour; base, parent, control, main: the untrained run, the
     run that ES2 starts from, the run with separation weight 0, and the ES2 run; harmful: the harmful test
-    sets; plain, look_dangerous: the harmless ones; judge: the judge whose verdicts count; labels: longer
-    names of runs and sets.
+    sets; plain, look_dangerous: the harmless ones; judge: the judge whose verdicts count; pairs: runs set
+    against each other, beyond each against its parent and the control; labels: longer names of runs and sets.
     """
 
     model: str
@@ -57,6 +59,7 @@ class Study:
     plain: str = "plain"
     look_dangerous: str = "look_dangerous"
     judge: str = "keyword"
+    pairs: tuple[tuple[str, str], ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -68,11 +71,17 @@ class Study:
         for key in ("runs", "harmful"):
             if key in known:
                 known[key] = tuple(known[key])
+        known["pairs"] = tuple((a, b) for a, b in known.get("pairs", ()))
         return cls(**known)
 
     def label(self, name: str) -> str:
         """The name as a reader sees it."""
         return self.labels.get(name, name.replace("_", " "))
+
+
+def attack_name(attack: str) -> str:
+    """An attack of the config, its control or a worst case, as a reader sees it."""
+    return ATTACK_NAMES.get(attack, attack.replace("_", " "))
 
 
 @dataclass(frozen=True)
@@ -301,3 +310,18 @@ def chosen_layers(given: list[int] | str, path: str | Path) -> list[int]:
     """Layers as a config gives them, or what `layers.json` chose where it says auto."""
     chosen = read_json(path)["layers"] if isinstance(given, str) else given
     return [int(layer) for layer in chosen]
+
+
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of texts."""
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def markdown_page(tables: Sequence[tuple[Sequence[str], Sequence[Sequence[str]]]], studies: Sequence[Study]) -> str:
+    """Tables of several models (head and rows) one below the other, each under its model's name."""
+    parts = [
+        f"{study.label(study.model)}:\n\n{markdown_table(*table)}\n"
+        for table, study in zip(tables, studies, strict=True)
+    ]
+    return "\n".join(parts)

@@ -115,7 +115,8 @@ def test_overrides_merge_and_lists_replace(default):
     es2 = {"method": "es2", "on": "refusal_sft", "training": {"separation": {"layers": [3]}, "batch": {"plain": 0}}}
     sweeps = {"trials": {"runs": ["es2"], "bundles": ["validation", "trial"]}}
     trials = {**default["trials"], "sweeps": ["trials"]}
-    study = read_study({**default, "sweeps": sweeps, "trials": trials, "runs": {**runs, "es2": es2}})
+    alone = {"comparison": {**default["comparison"], "pairs": []}}
+    study = read_study({**default, **alone, "sweeps": sweeps, "trials": trials, "runs": {**runs, "es2": es2}})
     settings = study.training("es2")
     assert settings["separation"] == {**study.training("hold")["separation"], "layers": [3], "weight": 1.0}
     assert "plain" not in settings["batch"]
@@ -127,6 +128,13 @@ def test_the_layers_that_a_sweeps_runs_change_are_their_own_and_hold_changes_non
     assert study.changed_layers("layers_attacked") == {"es2_t6": "auto", "es2_l12_18_23": [12, 18, 23]}
     assert list(study.changed_layers()) == ["es2"]
     assert set(TERMS) > AT_LAYERS
+
+
+def test_runs_are_set_against_each_other_where_both_are_there(default):
+    study = read_study(default)
+    assert study.pairs() == []
+    assert len(study.pairs("contest")) == len(default["comparison"]["pairs"]) > 2
+    assert study.report("smollm2_135m", "contest")["pairs"] == study.pairs("contest")
 
 
 def test_parents_come_with_the_runs_selected(default):

@@ -8,7 +8,8 @@ import synthetic
 from synthetic import Truth
 
 from es2.plots.contest import contest_figure
-from es2.tables.contest import contest_table, shown_contest, to_markdown
+from es2.reporting import markdown_page
+from es2.tables.contest import contest_table, shown_contest
 
 KL = "KL to own parent, on the prompts held out in training"
 BOUNDS = {"kl_heldout": 0.05, "plain_refused": 0.1, "plain_degenerate": 0.02}
@@ -119,7 +120,7 @@ def test_the_contest_as_it_is_read() -> None:
         "1.00 [1.00, 1.00]", "0.50 [0.45, 0.55]", "1.50 [1.35, 1.65]",
     ]  # fmt: skip
     assert len([name for name in text if name.startswith("robust DSR")]) == 1
-    lines = to_markdown([table], [TRUTH.study()]).splitlines()
+    lines = markdown_page([(head, body)], [TRUTH.study()]).splitlines()
     assert lines[2] == "|  | refusal SFT | hold | ES2 |"
     assert len(lines) == 4 + len(body)
 

@@ -106,6 +106,23 @@ def test_half_compliance_budgets_ratios_and_dsr_at_the_fixed_budgets() -> None:
     assert "half_compliance_ratio_to_parent" not in set(table.loc[table["run"] == "sft", "measure"])
 
 
+def test_runs_set_against_each_other_have_their_ratio() -> None:
+    budgets = {"m": {"scav_adaptive": [0.5, 1.0, 2.0]}}
+    cells = frame(
+        *(cell(run, "rrrr") for run in ("sft", "es2", "rival")),
+        curve("sft", "adv", {1.0: "rccc", 2.0: "cccc"}),
+        curve("es2", "adv", {1.0: "rrrr", 2.0: "cccc"}),
+        curve("rival", "adv", {1.0: "rrcc", 2.0: "cccc"}),
+    )  # fmt: skip
+    table = robustness_table(
+        cells, budgets, replace(SETTINGS, pairs=(("es2", "rival"), ("es2", "sft"), ("es2", "none")))
+    )
+    ratios = table[table["measure"].str.startswith("half_compliance_ratio") & (table["benchmark"] == "adv")]
+    assert dict(zip(ratios["run"] + ratios["measure"].str[24:], ratios["value"], strict=True)) == {
+        "es2_parent": pytest.approx(1.5 / (2 / 3)), "es2_rival": pytest.approx(1.5), "rival_parent": pytest.approx(1.5),
+    }  # fmt: skip
+
+
 def test_a_run_that_never_falls_is_censored() -> None:
     table = robustness_table(frame(cell("sft", "rr"), curve("sft", "adv", {1.0: "rr", 2.0: "rr"})), {}, SETTINGS)
     found = one(table, benchmark="adv")

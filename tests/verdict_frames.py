@@ -13,6 +13,7 @@ RUNS = {
     "sft": {"method": "refusal_sft", "parent": "base"},
     "hold": {"method": "hold", "parent": "sft"},
     "es2": {"method": "es2", "parent": "sft"},
+    "rival": {"method": "triplet", "parent": "sft"},
 }
 SETTINGS = Settings(
     harmful=("adv", "strong"), reference="sft", control="hold", safe=("plain",), resamples=200,

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from es2.plots.style import LIGHT, error_lengths, new_figure, run_legend, run_styles, say_empty, style
-from es2.reporting import ATTACK_NAMES, Study, budget_attacks, rows, seeds
+from es2.reporting import Study, attack_name, budget_attacks, rows, seeds
 
 ORDER = (
     "direct",
@@ -83,7 +83,7 @@ def dot_rows(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> pd.Da
 
 def row_name(attack: str, fitted_on: str) -> str:
     """`SCAV, fitted on parent` and the like, in two lines."""
-    name = ATTACK_NAMES.get(attack, attack.replace("_", " "))
+    name = attack_name(attack)
     if not fitted_on or "\n" in name:
         return name if not fitted_on or fitted_on == "self" else f"{name.splitlines()[0]}\n(control, {fitted_on})"
     return f"{name}, fitted\non {'itself' if fitted_on == 'self' else fitted_on}"

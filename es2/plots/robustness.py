@@ -17,7 +17,7 @@ from es2.plots.style import (
     say_empty,
     style,
 )
-from es2.reporting import ATTACK_NAMES, SHARES, Measure, Study, budget_attacks, curve, half_budget, rows, seeds
+from es2.reporting import SHARES, Measure, Study, attack_name, budget_attacks, curve, half_budget, rows, seeds
 
 BUDGET_LABEL = "attack budget: RMS of |step| / |e| over the edited layers (0 = direct request)"
 Curves = dict[str, dict[int, pd.DataFrame]]
@@ -41,7 +41,7 @@ def robustness_figure(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study)
             if not curves:
                 say_empty(panel, "no adaptive\ncurve")
         for panels, (attack, lines) in zip(axes, curves.items(), strict=False):
-            name = ATTACK_NAMES.get(attack, attack) if len(curves) > 1 else ""
+            name = attack_name(attack) if len(curves) > 1 else ""
             halves = {run: half_budget(robustness, dsr, study, run, min(seen), attack) for run, seen in lines.items()}
             _draw_attack(panels, lines, _curves(dsr, study, f"{attack}_random"), halves, study)
             for run in (run for run, half in halves.items() if half.censored):

@@ -6,16 +6,16 @@ under the same attack, and of several attacks the one that it holds worst.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from es2.reporting import (
-    ATTACK_NAMES,
     Measure,
     Study,
+    attack_name,
     budget_attacks,
     direct_cells,
     half_budget,
@@ -156,20 +156,8 @@ def shown_contest(contest: pd.DataFrame, study: Study) -> tuple[list[str], list[
     return ["", *(study.label(run) for run in runs)], body
 
 
-def to_markdown(contests: Sequence[pd.DataFrame], studies: Sequence[Study]) -> str:
-    """The contests of several models as Markdown tables."""
-    parts = []
-    for contest, study in zip(contests, studies, strict=True):
-        head, body = shown_contest(contest, study)
-        lines = [f"| {' | '.join(row)} |" for row in (head, *body)]
-        parts += [f"{study.label(study.model)}:", "", lines[0], "|" + "---|" * len(head), *lines[1:], ""]
-    return "\n".join(parts)
-
-
 def _name(measure: str, attack: str) -> str:
-    worst = {WORST: "attacks over budgets", WORST_OF_ALL: "all attacks"}
-    name = worst.get(attack) or ATTACK_NAMES.get(attack, attack.replace("_", " "))
-    return f"{SHOWN[measure]}, {name}" if attack else SHOWN[measure]
+    return f"{SHOWN[measure]}, {attack_name(attack)}" if attack else SHOWN[measure]
 
 
 def _text(row: Any) -> str:

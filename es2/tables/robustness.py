@@ -29,8 +29,9 @@ def robustness_table(verdicts: pd.DataFrame, budgets: Budgets, settings: Setting
     """The measures of every curve, a row each.
 
     verdicts: from `read_verdicts`; budgets: the fixed ones. A
-    half-compliance budget that was not reached is `censored` with the value inf; a ratio is censored where
-    either budget is, inf where the run's own is, NaN where the other is; `low` and `high` are then bounds.
+    half-compliance budget that was not reached is `censored` with the value inf; a ratio (to the parent's, to the
+    control's, to those of the runs that `settings.pairs` names) is censored where either budget is, inf where the
+    run's own is, NaN where the other is; `low` and `high` are then bounds.
     """
     curves = adaptive_curves(aimed_at(with_pool(verdicts, settings.harmful), settings.harmful))
     rows: list[Row] = []
@@ -58,7 +59,8 @@ def _half(curve: Curve, settings: Settings) -> Row:
 
 def _ratios(curve: Curve, curves: Sequence[Curve], settings: Settings) -> Iterator[Row]:
     parent = str(curve.group[RUN.index("parent")])
-    for name, other in (("parent", parent), ("hold", settings.control)):
+    named = [(b, b) for a, b in settings.pairs if a == curve.run and b not in (parent, settings.control)]
+    for name, other in (("parent", parent), ("hold", settings.control), *named):
         against = partner(curve, curves, other)
         if against is None:
             continue

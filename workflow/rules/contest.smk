@@ -32,6 +32,35 @@ rule collect_contest:
         "../scripts/collect_contest.py"
 
 
+rule collect_rivals:
+    """Set runs against each other under every attack: what separation adds to a rival, and a rival to it."""
+    input:
+        paired="<results>/tables/{sweep}paired.csv",
+        robustness="<results>/tables/{sweep}robustness.csv",
+    output:
+        table=report(
+            "<results>/tables/{sweep}rivals.csv",
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"table": "rivals"},
+        ),
+        page="<results>/tables/{sweep}rivals.md",
+    log:
+        "<logs>/collect_rivals/{sweep}all.log",
+    benchmark:
+        "<timings>/collect_rivals/{sweep}all.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        studies=lambda w: [study.report(model, scope(w)) for model in study.models(scope(w))],
+        code=code("collect_rivals"),
+    script:
+        "../scripts/collect_rivals.py"
+
+
 rule collect_trials:
     """List the settings tried in a sweep of trials, with the one of each method that validation chose."""
     input:
@@ -150,6 +179,35 @@ rule plot_contest:
         code=code("plot_contest"),
     script:
         "../scripts/plot_contest.py"
+
+
+rule plot_rivals:
+    """Two runs against each other under every attack."""
+    input:
+        rivals="<results>/tables/{sweep}rivals.csv",
+    output:
+        svg=report(
+            "<results>/figures/{sweep}rivals.{model}.svg",
+            caption="../report/rivals.rst",
+            category="Figures",
+            subcategory="{model}",
+            labels={"figure": "rivals"},
+        ),
+        png="<results>/figures/{sweep}rivals.{model}.png",
+    log:
+        "<logs>/plot_rivals/{sweep}{model}.log",
+    benchmark:
+        "<timings>/plot_rivals/{sweep}{model}.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg=study_of,
+        code=code("plot_rivals"),
+    script:
+        "../scripts/plot_rivals.py"
 
 
 rule plot_trials:

@@ -7,9 +7,9 @@ output: table (csv), page (the same as Markdown tables to read, one a model).
 import pandas as pd
 
 from es2.files import write_csv, write_text
-from es2.reporting import Study, read_table
+from es2.reporting import Study, markdown_page, read_table
 from es2.scripting import job
-from es2.tables.contest import contest_table, to_markdown
+from es2.tables.contest import contest_table, shown_contest
 
 with job(snakemake):
     source = snakemake.input
@@ -17,4 +17,5 @@ with job(snakemake):
     studies = [Study.from_params(cfg) for cfg in snakemake.params.studies]
     found = [contest_table(*tables, study, snakemake.params.bounds) for study in studies]
     write_csv(pd.concat(found, ignore_index=True), snakemake.output.table)
-    write_text(snakemake.output.page, to_markdown(found, studies))
+    shown = [shown_contest(table, study) for table, study in zip(found, studies, strict=True)]
+    write_text(snakemake.output.page, markdown_page(shown, studies))

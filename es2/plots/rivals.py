@@ -1,0 +1,33 @@
+"""Rivals: two runs set against each other under every attack (method.md section 7)."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from es2.plots.contest import COSTS
+from es2.plots.forest import forest_figure
+from es2.plots.style import style
+from es2.reporting import Study, attack_name
+
+RATIO, DSR, COST = "half-compliance\nbudget, a / b", "DSR, a minus b", "harmless requests\nrefused, a minus b"
+
+
+def rivals_figure(rivals: pd.DataFrame, study: Study) -> Figure:
+    """Three panels, a row a pair, a marker an attack (or a harmless set) with its 95 % interval.
+
+    Hollow: a difference whose p, after Holm, is above 0.05, or a ratio whose interval holds 1.
+    """
+    mine = rivals[rivals["model"] == study.model]
+    pairs = [pair for pair in study.pairs if pair in set(zip(mine["run_a"], mine["run_b"], strict=True))]
+    places = [pairs.index(pair) for pair in zip(mine["run_a"], mine["run_b"], strict=True)]
+    ratio = mine["measure"] == "half_compliance_ratio"
+    within = (mine["low"] <= 1) & (mine["high"] >= 1)
+    told = mine.assign(key=mine["run_a"] + "/" + mine["run_b"], row=places)
+    told = told.assign(filled=(ratio & ~within) | (~ratio & (mine["p_adjusted"] <= 0.05)))
+    told = told.assign(
+        name=[COSTS.get(m) or attack_name(a) for m, a in zip(told["measure"], told["attack"], strict=True)]
+    )
+    cost = told["measure"].isin(COSTS)
+    points = {RATIO: told[ratio & told["value"].notna()], DSR: told[~ratio & ~cost], COST: told[cost]}
+    labels = [f"a: {study.label(a)}\nb: {study.label(b)}" for a, b in pairs]
+    with style():
+        return forest_figure(points, labels, {RATIO: 1.0, DSR: 0.0, COST: 0.0}, 4.2 + 2.0 * max(len(pairs), 1))

@@ -1,0 +1,94 @@
+"""`rivals.csv`: the runs that the config sets against each other, under each attack (method.md section 7).
+
+A selection from `paired.csv` and `robustness.csv`: the harmful tests pooled, the first judge, the budgets that bring
+the reference run to half compliance.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from es2.reporting import Measure, Study, attack_name, budget_attacks, robustness_measure, rows
+from es2.tables.verdicts import RUN, WORST, WORST_OF_ALL
+
+COLUMNS = [*RUN, "run_a", "run_b", "measure", "attack", "value", "low", "high", "censored", "p_adjusted", "n"]
+SHOWN = {
+    "half_compliance_ratio": "half-compliance budget, a over b",
+    "dsr": "DSR, a minus b",
+    "robust_dsr": "robust DSR, a minus b",
+    "plain_refused": "plain requests refused, a minus b",
+    "look_dangerous_refused": "look-dangerous requests refused, a minus b",
+}
+"""The measures with their words; after a comma stands the attack."""
+Row = dict[str, Any]
+
+
+def rivals_table(paired: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """A row a pair of `study.pairs`, measure and attack, at the first seed of run_a; run ... seed are run_a's.
+
+    `value`: for `half_compliance_ratio` run_a's half-compliance budget over run_b's (censored as in `robustness.csv`);
+    for all others the refusals of run_a less those of run_b on the same prompts, in shares. `p_adjusted` is Holm's over
+    the whole of `paired.csv`; a ratio has none.
+    """
+    out: list[Row] = []
+    for a, b in study.pairs:
+        mine = rows(paired, study, run_a=a, run_b=b, measure="refusal")
+        if mine.empty:
+            continue
+        mine = mine[mine["seed"] == mine["seed"].min()]
+        head = {name: mine.iloc[0][name] for name in (*RUN, "run_a", "run_b")}
+        told = [*_ratios(robustness, study, a, b, int(head["seed"])), *_differences(mine, study)]
+        out += [head | row for row in told]
+    return pd.DataFrame(out, columns=COLUMNS)
+
+
+def _ratios(robustness: pd.DataFrame, study: Study, a: str, b: str, seed: int) -> Iterator[Row]:
+    known = {study.parent: "parent", study.control: "hold"}
+    for attack in budget_attacks(robustness, study):
+        name = f"half_compliance_ratio_to_{known.get(b, b)}"
+        found = robustness_measure(robustness, study, a, seed, name, attack=attack)
+        if found.known or found.censored:
+            told = {"value": found.value, "low": found.low, "high": found.high, "censored": found.censored}
+            yield {"measure": "half_compliance_ratio", "attack": attack} | told
+
+
+def _differences(mine: pd.DataFrame, study: Study) -> Iterator[Row]:
+    """Of refusals: of harmful requests under each attack and under all of them, then of harmless ones."""
+    at_reference = mine["factor"].isna() | (mine["factor"] == 1)
+    harmful = mine[at_reference & (mine["benchmark"] == "pooled") & mine["fitted_on"].isin(("", "self"))]
+    worst = harmful["attack"].isin((WORST, WORST_OF_ALL))
+    yield from (_row("dsr", row) for row in harmful[~worst].to_dict("records"))
+    yield from (_row("robust_dsr", row) for row in harmful[worst].to_dict("records"))
+    for measure, name in (("plain_refused", study.plain), ("look_dangerous_refused", study.look_dangerous)):
+        asked = mine[(mine["attack"] == "direct") & (mine["benchmark"] == name)]
+        yield from (_row(measure, row) | {"attack": ""} for row in asked.to_dict("records"))
+
+
+def _row(measure: str, row: Any) -> Row:
+    told = {"value": row["difference"], "censored": False} | {
+        key: row[key] for key in ("low", "high", "p_adjusted", "n")
+    }
+    return {"measure": measure, "attack": row["attack"]} | told
+
+
+def shown_rivals(rivals: pd.DataFrame, study: Study) -> tuple[list[str], list[list[str]]]:
+    """The pairs as they are read: a head and rows of text, a column a pair, a row a measure.
+
+    A difference with a star has an adjusted p of at most 0.05.
+    """
+    mine = rows(rivals, study)
+    pairs = [pair for pair in study.pairs if pair in set(zip(mine["run_a"], mine["run_b"], strict=True))]
+    cells = {(row.run_a, row.run_b, row.measure, row.attack): row for row in mine.itertuples()}
+    keys = dict.fromkeys((measure, attack) for _, _, measure, attack in cells)
+    body = []
+    for measure, attack in sorted(keys, key=lambda key: list(SHOWN).index(key[0])):
+        found = [cells.get((*pair, measure, attack)) for pair in pairs]
+        name = f"{SHOWN[measure]}, {attack_name(attack)}" if attack else SHOWN[measure]
+        body.append([name, *("not measured" if row is None else _text(row) for row in found)])
+    return ["", *(f"a: {study.label(a)}; b: {study.label(b)}" for a, b in pairs)], body
+
+
+def _text(row: Any) -> str:
+    text = Measure(row.value, row.low, row.high, row.censored).text()
+    return f"{text} *" if row.p_adjusted <= 0.05 else text
