@@ -86,7 +86,10 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	mkdir -p docs/reference/layers_attacked
 	cp $(addprefix results/default/tables/layers_attacked/,dsr.csv directions.csv settings.csv attack_cost.csv) \
 	  results/default/figures/layers_attacked/directions.*.svg docs/reference/layers_attacked/
-	for sweep in trials layers early; do \
+	mkdir -p docs/reference/trainings
+	cp $(addprefix results/default/tables/trainings/,seeds.csv robustness.csv training.csv settings.csv) \
+	  results/default/figures/trainings/seeds.*.svg docs/reference/trainings/
+	for sweep in trials layers early longer; do \
 	  mkdir -p docs/reference/$$sweep; \
 	  cp results/default/tables/$$sweep/*.csv results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done

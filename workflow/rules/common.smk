@@ -28,6 +28,9 @@ SWEEP_TABLES = [
 ]
 SWEEP_FIGURES = ["contest", "dose_response", "robustness", "dsr", "balance", "separability", "training"]
 TRIAL_TABLES, TRIAL_FIGURES = ["trials", "settings"], ["trials"]
+if len(study.config.seeds) > 1:
+    FIGURES.append("seeds")
+    SWEEP_FIGURES.append("seeds")
 if len(study.config.select.judges) > 1:
     TABLES.append("judges")
     SWEEP_TABLES.append("judges")

@@ -184,6 +184,37 @@ rule plot_dose_response:
         "../scripts/plot_dose_response.py"
 
 
+rule plot_seeds:
+    """What several trainings of each run show, and what they show together."""
+    input:
+        seeds="<results>/tables/{sweep}seeds.csv",
+        paired="<results>/tables/{sweep}paired.csv",
+        robustness="<results>/tables/{sweep}robustness.csv",
+    output:
+        svg=report(
+            "<results>/figures/{sweep}seeds.{model}.svg",
+            caption="../report/seeds.rst",
+            category="Figures",
+            subcategory="{model}",
+            labels={"figure": "seeds"},
+        ),
+        png="<results>/figures/{sweep}seeds.{model}.png",
+    log:
+        "<logs>/plot_seeds/{sweep}{model}.log",
+    benchmark:
+        "<timings>/plot_seeds/{sweep}{model}.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg=study_of,
+        code=code("plot_seeds"),
+    script:
+        "../scripts/plot_seeds.py"
+
+
 rule plot_tradeoff:
     """Safety against ability."""
     input:
