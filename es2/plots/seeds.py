@@ -1,4 +1,4 @@
-"""Several trainings: each seed's half-compliance budget, and what separation adds to its parent's (method.md section 7)."""
+"""Several trainings: each seed's half-compliance budget, and what a run adds to its parent's (method.md section 7)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,8 +17,8 @@ Point = dict[str, Any]
 
 
 def seeds_figure(seeds: pd.DataFrame, paired: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> Figure:
-    """Three panels, a row a run and attack over budgets, a marker a seed with its 95 % interval over prompts, and one for
-    all seeds with that over prompts and trainings.
+    """Three panels, a row a run and attack over budgets, a marker a seed with its 95 % interval over prompts, and one
+    for all seeds with that over prompts and trainings.
 
     seeds, paired, robustness: the tables of these names. The last panel is at the budget that brings the reference run
     to half compliance.
