@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from es2.activations import record_residual
+from es2.activations import last_mlp_at_cursor, record_residual
 from es2.batching import even_budget, forward_after_head, pad_right, run_head, shared_head, token_budget_batches
 from es2.errors import UserError
 from es2.models import Cursor, LanguageModel
@@ -47,10 +47,10 @@ def extract_tokens(lm: LanguageModel, sequences: Sequence[Sequence[int]], batch_
     layers = range(lm.n_layers)
     values = torch.empty(len(sequences), len(layers), lm.width)
     n_head = shared_head(sequences)
-    head = run_head(lm, sequences[0][:n_head]) if sequences else None
     own = [sequence[n_head:] for sequence in sequences]
     lengths = [len(tokens) for tokens in own]
-    with record_residual(lm, layers) as recorded:
+    with last_mlp_at_cursor(lm), record_residual(lm, layers) as recorded:
+        head = run_head(lm, sequences[0][:n_head]) if sequences else None
         for rows in token_budget_batches(lengths, even_budget(lengths, batch_tokens), most=len(own)):
             batch = pad_right([own[row] for row in rows], lm.device)
             assert head is not None

@@ -121,6 +121,19 @@ def test_hooks_and_cursor_are_removed_after_an_exception(load_model):
     assert n_hooks(lm) == 0
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_mlp_runs_once_a_prompt_and_is_whole_again_afterwards(load_model, family):
+    lm = load_model(family)
+    seen = []
+    handle = lm.blocks[-1].mlp.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape[1]))
+    extract(lm, PROMPTS, batch_tokens=60)
+    assert len(seen) > 2
+    assert set(seen) == {1}
+    lm.base(input_ids=torch.tensor([[1, 2, 3]]))
+    handle.remove()
+    assert seen[-1] == 3
+
+
 def test_an_edit_acts_at_the_cursor_alone(load_model):
     lm = load_model()
     tokens = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
