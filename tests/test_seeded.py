@@ -1,6 +1,7 @@
 """Statistics over several trainings, against plain resampling and in the limits that must hold."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -97,6 +98,18 @@ def test_the_table_pools_the_seeds_of_every_comparison() -> None:
     assert math.isinf(ratio["value"])
     assert one(table, attack="direct", benchmark="pooled", measure="refusal")["primary"]
     assert table["primary"].sum() == 1
+
+
+def test_a_primary_endpoint_at_a_budget_is_found_beside_attacks_without_one() -> None:
+    primary = (
+        ("run_a", "es2"), ("run_b", "sft"), ("attack", "scav_adaptive"), ("fitted_on", "self"),
+        ("benchmark", "pooled"), ("measure", "compliance"), ("judge", "keyword"), ("factor", 1.0),
+    )  # fmt: skip
+    settings = replace(SETTINGS, primary=primary)
+    table = seeds_table(study(0, 1), {"m": {"scav_adaptive": [0.5, 1.0, 2.0]}}, settings)
+    assert table["attack"].nunique() > 1
+    first = one(table, primary=True)
+    assert (first["budget"], first["n_seeds"], first["p"]) == (1.0, 2, first["p_adjusted"])
 
 
 def test_one_seed_leaves_nothing_to_pool() -> None:

@@ -26,7 +26,8 @@ def seeds_table(verdicts: pd.DataFrame, budgets: Budgets, settings: Settings) ->
     """
     pairs: dict[tuple[Any, ...], list[pd.DataFrame]] = {}
     for head, both in comparisons(verdicts, budgets, settings):
-        pairs.setdefault(tuple(head.get(name, "") for name in WHO), []).append(both.set_index("prompt_id"))
+        # One object for what is missing, so that keys which lack a budget are equal.
+        pairs.setdefault(tuple(head.get(name, np.nan) for name in WHO), []).append(both.set_index("prompt_id"))
     rows = [
         dict(zip(WHO, key, strict=True)) | _difference(frames, measure, settings)
         for key, frames in pairs.items()
