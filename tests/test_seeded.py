@@ -112,5 +112,20 @@ def test_a_primary_endpoint_at_a_budget_is_found_beside_attacks_without_one() ->
     assert (first["budget"], first["n_seeds"], first["p"]) == (1.0, 2, first["p_adjusted"])
 
 
+def test_a_clear_difference_survives_holm_over_many_comparisons() -> None:
+    runs = {"sft": "c" * 40, "es2": "r" * 40}
+    attacks = [f"a{i}" for i in range(20)]
+    parts = [
+        cell(run, verdicts, attack=attack, fitted_on="self", seed=seed)
+        for run, verdicts in runs.items()
+        for attack in attacks
+        for seed in (0, 1, 2)
+    ]
+    table = seeds_table(frame(*parts), {}, SETTINGS)
+    clear = table[table["measure"] == "refusal"]
+    assert len(clear) >= 40
+    assert (clear["p_adjusted"] <= 0.05).all()
+
+
 def test_one_seed_leaves_nothing_to_pool() -> None:
     assert seeds_table(study(0), {"m": {"scav_adaptive": [0.5, 1.0, 2.0]}}, SETTINGS).empty

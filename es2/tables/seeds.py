@@ -14,6 +14,8 @@ from es2.tables.verdicts import RUN, Settings, aimed_at, with_pool
 
 WHO = [*RUN[:-1], "run_a", "run_b", "attack", "fitted_on", "benchmark", "judge", "budget", "factor"]
 COLUMNS = [*WHO, "measure", "value", "low", "high", "p", "p_adjusted", "n", "n_seeds", "primary"]
+LEAST_RESAMPLES = 10_000
+"""A p value from R resamples is at least 2 / (R + 1), and Holm multiplies it by the number of comparisons."""
 Row = dict[str, Any]
 
 
@@ -43,7 +45,7 @@ def _difference(frames: Sequence[pd.DataFrame], measure: str, settings: Settings
     ids = _common(frame.index for frame in frames)
     table = np.stack([(frame[f"{measure}_a"] - frame[f"{measure}_b"]).loc[ids].to_numpy(float) for frame in frames])
     clusters = frames[0].loc[ids, "cluster"].tolist()
-    found = seeded_difference(table, clusters, settings.resamples, settings.seed)
+    found = seeded_difference(table, clusters, max(settings.resamples, LEAST_RESAMPLES), settings.seed)
     told = {"value": found.difference, "low": found.low, "high": found.high, "p": found.p, "n": found.n}
     return {"measure": measure, "n_seeds": len(frames)} | told
 
