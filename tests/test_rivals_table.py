@@ -91,6 +91,13 @@ def test_a_hollow_marker_is_no_certain_difference() -> None:
     assert names[-2:] == ["plain requests", "look-dangerous requests"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_differences_of_nothing_still_have_a_panel() -> None:
+    same = rivals().assign(value=0.0, low=0.0, high=0.0)
+    left, right = rivals_figure(same, STUDY).axes[1].get_xlim()
+    assert left < 0 < right
+
+
 def test_without_pairs_there_is_nothing_to_show() -> None:
     alone = replace(STUDY, pairs=())
     empty = rivals_table(pd.DataFrame(columns=["run"]), pd.DataFrame(columns=["run"]), alone)

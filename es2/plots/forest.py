@@ -66,7 +66,8 @@ def _draw(panel: Axes, points: pd.DataFrame, rows: int, looks: Looks) -> None:
     names = list(dict.fromkeys(points["name"]))
     step = min(0.2, 0.8 / len(names))
     known = [value for column in ("value", "low", "high") for value in points[column] if abs(value) < float("inf")]
-    limit, least = 1.05 * max(known), min(known)
+    # Where all is zero the panel still has a width.
+    least, limit = min(known), 1.05 * max(known) if any(known) else 1.0
     for row in points.itertuples():
         color, marker = looks[row.name]
         height = row.row + step * (names.index(row.name) - (len(names) - 1) / 2)
