@@ -9,7 +9,6 @@ from matplotlib.lines import Line2D
 
 from es2.plots.style import (
     GREY,
-    HANDLE_CHARACTERS,
     LIGHT,
     MARKERS,
     PALETTE,
@@ -43,8 +42,7 @@ def forest_figure(
     axes[0, 0].set_ylim(max(len(labels), 1) - 0.5, -0.5)
     handles = [Line2D([], [], ls="", color=color, marker=marker, label=name) for name, (color, marker) in looks.items()]
     if handles:
-        columns = legend_columns([name + " " * HANDLE_CHARACTERS for name in looks])
-        figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+        figure.legend(handles=handles, loc="outside upper left", ncols=legend_columns(list(looks)))
     return figure
 
 

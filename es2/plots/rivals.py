@@ -8,7 +8,7 @@ from es2.plots.forest import forest_figure
 from es2.plots.style import style
 from es2.reporting import Study, attack_name
 
-RATIO, DSR, COST = "half-compliance\nbudget, a / b", "DSR, a minus b", "harmless requests\nrefused, a minus b"
+RATIO, DSR, COST = "half-compliance\nbudget, a / b", "DSR,\na less b", "harmless refused,\na less b"
 
 
 def rivals_figure(rivals: pd.DataFrame, study: Study) -> Figure:
@@ -30,4 +30,4 @@ def rivals_figure(rivals: pd.DataFrame, study: Study) -> Figure:
     points = {RATIO: told[ratio & told["value"].notna()], DSR: told[~ratio & ~cost], COST: told[cost]}
     labels = [f"a: {study.label(a)}\nb: {study.label(b)}" for a, b in pairs]
     with style():
-        return forest_figure(points, labels, {RATIO: 1.0, DSR: 0.0, COST: 0.0}, 4.2 + 2.0 * max(len(pairs), 1))
+        return forest_figure(points, labels, {RATIO: 1.0, DSR: 0.0, COST: 0.0}, 5.0 + 3.2 * max(len(pairs), 1))
