@@ -75,6 +75,8 @@ def test_the_pairs_as_they_are_read() -> None:
     assert text["DSR, a minus b, direction ablation"] == ["1.00 [1.00, 1.00] *"] * 2
     assert text["DSR, a minus b, direct request"][0] == "0.00 [0.00, 0.00]"
     assert "robust DSR, a minus b, all attacks" in text
+    never = rivals().assign(value=math.inf, low=2.5, high=math.inf, censored=True)
+    assert shown_rivals(never, STUDY)[1][0][1] == "> 2.50 (never)"
 
 
 def test_a_hollow_marker_is_no_certain_difference() -> None:

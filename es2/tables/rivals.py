@@ -4,6 +4,7 @@ A selection from `paired.csv` and `robustness.csv`: the harmful tests pooled, th
 the reference run to half compliance.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,5 +91,7 @@ def shown_rivals(rivals: pd.DataFrame, study: Study) -> tuple[list[str], list[li
 
 
 def _text(row: Any) -> str:
-    text = Measure(row.value, row.low, row.high, row.censored).text()
+    # A ratio without end is told by its lower bound.
+    value = row.low if math.isinf(row.value) else row.value
+    text = Measure(value, row.low, row.high, row.censored).text()
     return f"{text} *" if row.p_adjusted <= 0.05 else text
