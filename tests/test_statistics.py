@@ -106,6 +106,14 @@ def test_sign_flips_on_singletons_are_mcnemars_test() -> None:
     assert statistics._sign_flip_p(sums, 50_000, 0) == pytest.approx(binomtest(3, 15).pvalue, abs=0.005)
 
 
+def test_a_rare_sign_flip_is_told_from_a_rarer_one() -> None:
+    """A p value that ten thousand draws cannot show stands a Holm adjustment among a thousand comparisons."""
+    rare = np.array([1.0] * 15 + [-1.0])
+    assert statistics._sign_flip_p(rare, 1000, 0) == pytest.approx(binomtest(1, 16).pvalue, rel=0.3)
+    clear = paired_difference(np.linspace(0.5, 1, 60), np.zeros(60))
+    assert clear.p * 1000 <= 0.05
+
+
 def test_twins_count_once_in_the_p_value() -> None:
     a, b = np.ones(12), np.zeros(12)
     alone, twins = (
