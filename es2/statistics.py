@@ -19,6 +19,7 @@ Array = npt.NDArray[np.float64]
 RESAMPLES = 2000
 TAIL = 0.025
 DRAWS, RARE, RARE_DRAWS = 10_000, 20, 200_000
+"""Random signs at first, the number of extreme draws below which more are taken, and how many there are then."""
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,7 @@ REFUSED = {"sft": 8, "hold": 8, "es2": N, "rival": 16}
 
 
 def rivals(pairs: Sequence[tuple[str, str]] = PAIRS) -> pd.DataFrame:
-    """The table of `tables`."""
-    return tables(pairs)[1]
-
-
-def tables(pairs: Sequence[tuple[str, str]] = PAIRS) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`paired.csv` and `rivals.csv`: ES2 refuses all at the reference's budget and falls between the two budgets, the
-    rival before the first."""
+    """ES2 refuses all at the reference's budget and falls between the two budgets; the rival falls before the first."""
     parts = []
     for run, refused in REFUSED.items():
         at_one = "r" * refused + "c" * (N - refused)
@@ -45,8 +39,7 @@ def tables(pairs: Sequence[tuple[str, str]] = PAIRS) -> tuple[pd.DataFrame, pd.D
         parts += [cell(run, "c" * N, "plain"), cell(run, "rcc" + "c" * (N - 3) if run == "es2" else "c" * N, "looking")]
     settings = replace(SETTINGS, harmful=("adv",), safe=("plain", "looking"), pairs=tuple(pairs), factors=(0.5, 1.0))
     verdicts, budgets = frame(*parts), {"m": {"scav_adaptive": [0.5, 1.0]}}
-    paired = paired_table(verdicts, budgets, settings)
-    return paired, rivals_table(paired, robustness_table(verdicts, budgets, settings), STUDY)
+    return rivals_table(paired_table(verdicts, budgets, settings), robustness_table(verdicts, budgets, settings), STUDY)
 
 
 def test_a_pair_is_told_under_each_attack_at_the_references_budget() -> None:
@@ -67,15 +60,6 @@ def test_a_pair_is_told_under_each_attack_at_the_references_budget() -> None:
     assert set(mine["run"]) == {"es2"}
     assert one(mine, measure="dsr", attack="ablation")["p_adjusted"] <= 0.05
     assert math.isnan(one(mine, measure="half_compliance_ratio")["p_adjusted"])
-
-
-def test_holm_counts_the_differences_of_this_table_alone() -> None:
-    paired, table = tables()
-    ablated = one(paired, run_a="es2", run_b="rival", attack="ablation", benchmark="pooled", measure="refusal")
-    differences = int((table["measure"] != "half_compliance_ratio").sum())
-    mine = one(table, run_b="rival", measure="dsr", attack="ablation")
-    assert mine["p_adjusted"] == pytest.approx(ablated["p"] * differences)
-    assert mine["p_adjusted"] < ablated["p_adjusted"]
 
 
 def test_the_control_is_found_under_its_name_in_the_ratios() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from es2.reporting import Measure, Study, attack_name, budget_attacks, robustness_measure, rows
-from es2.statistics import holm
 from es2.tables.verdicts import RUN, WORST, WORST_OF_ALL
 
 COLUMNS = [*RUN, "run_a", "run_b", "measure", "attack", "value", "low", "high", "censored", "p_adjusted", "n"]
@@ -31,7 +30,7 @@ def rivals_table(paired: pd.DataFrame, robustness: pd.DataFrame, study: Study) -
 
     `value`: for `half_compliance_ratio` run_a's half-compliance budget over run_b's (censored as in `robustness.csv`);
     for all others the refusals of run_a less those of run_b on the same prompts, in shares. `p_adjusted` is Holm's over
-    the differences that this table holds of the model; a ratio has none.
+    the whole of `paired.csv`; a ratio has none.
     """
     out: list[Row] = []
     for a, b in study.pairs:
@@ -42,9 +41,7 @@ def rivals_table(paired: pd.DataFrame, robustness: pd.DataFrame, study: Study) -
         head = {name: mine.iloc[0][name] for name in (*RUN, "run_a", "run_b")}
         told = [*_ratios(robustness, study, a, b, int(head["seed"])), *_differences(mine, study)]
         out += [head | row for row in told]
-    table = pd.DataFrame(out, columns=[*COLUMNS, "p"])
-    adjusted = [pd.Series(holm(part), index=part.index) for _, part in table.groupby("model")["p"]]
-    return table.assign(p_adjusted=pd.concat(adjusted) if adjusted else math.nan)[COLUMNS]
+    return pd.DataFrame(out, columns=COLUMNS)
 
 
 def _ratios(robustness: pd.DataFrame, study: Study, a: str, b: str, seed: int) -> Iterator[Row]:
@@ -70,7 +67,9 @@ def _differences(mine: pd.DataFrame, study: Study) -> Iterator[Row]:
 
 
 def _row(measure: str, row: Any) -> Row:
-    told = {"value": row["difference"], "censored": False} | {key: row[key] for key in ("low", "high", "p", "n")}
+    told = {"value": row["difference"], "censored": False} | {
+        key: row[key] for key in ("low", "high", "p_adjusted", "n")
+    }
     return {"measure": measure, "attack": row["attack"]} | told
 
 
