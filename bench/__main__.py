@@ -32,7 +32,7 @@ def comparisons(made: Scene) -> Iterator[Comparison]:
 def scenes(options: argparse.Namespace, folder: Path) -> Iterator[Scene]:
     """The models that the options ask for, on the CPU and, where there is one, on a CUDA device."""
     sizes = QUICK if options.quick else FULL
-    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+    for device in options.devices or (("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)):
         if options.quick:
             yield scene("tiny", tiny(folder, device), sizes)
         else:
@@ -77,6 +77,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL, help="folder of the converted model")
+    parser.add_argument("--devices", nargs="+", choices=("cpu", "cuda"), help="instead of all that there are")
     parser.add_argument("--larger", action="store_true", help="also random weights in the shape of Qwen2.5-0.5B")
     parser.add_argument("--quick", action="store_true", help="a tiny random model in seconds: that all of it runs")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of both sides")

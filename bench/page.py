@@ -15,6 +15,7 @@ from es2.files import read_json, write_text
 
 PAGE = Path("docs/performance.md")
 COST = Path(__file__).parents[1] / "docs/reference/cost.csv"
+POINTS = Path(__file__).parents[1] / "docs/reference/gpu/points.csv"
 MEASURED = {"bench": "bench", "graph": "bench.graph", "memory": "bench.memory"}  # table: the module that measures it
 
 
@@ -75,6 +76,25 @@ def memory_table(rows: pd.DataFrame) -> str:
     return markdown([head, *body])
 
 
+def points_table(rows: pd.DataFrame) -> str:
+    """Measured points of the formulas, on the device that the rows name."""
+    head = ["shape", "what", "seconds", "tokens a second", "TFLOP/s", "of a large product's rate", "memory, GB"]
+    body = [
+        [
+            row.shape,
+            f"{row.path}: {row.of}",
+            f"{row.seconds:.3g}",
+            f"{row.tokens_per_second:,.0f}",
+            f"{row.tflop_per_second:.3g}",
+            f"{row.fraction_of_product:.1%}",
+            "" if pd.isna(row.peak_gb) else f"{row.peak_gb:.1f}",
+        ]
+        for row in rows.itertuples()
+    ]
+    on = " and ".join(sorted({f"{row.device}, {row.dtype}" for row in rows.itertuples()}))
+    return f"{markdown([head, *body])}\n\n{on}."
+
+
 def filled(page: str, folder: Path) -> str:
     """The page with all its tables; UserError if something has not been measured."""
     for name, module in MEASURED.items():
@@ -85,6 +105,7 @@ def filled(page: str, folder: Path) -> str:
     page = between(page, "memory", memory_table(pd.read_csv(folder / "memory.csv")))
     cost = pd.read_csv(COST)
     page = between(page, "study", f"{markdown(study.rows(cost))}\n\n{study.told(cost)}")
+    page = between(page, "points", points_table(pd.read_csv(POINTS)))
     return between(page, "growth", markdown(growth.table()))
 
 

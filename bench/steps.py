@@ -48,6 +48,22 @@ class Course:
         return [self.method.example(prompt_id, 0) for prompt_id in ids]
 
 
+def training_data(
+    lm: LanguageModel, harmful: Sequence[str], safe: Sequence[str], layers: Sequence[int], answer_tokens: int
+) -> TrainingData:
+    """The model's own answers to both kinds of prompts, the states along them, and the prompts' embeddings."""
+    texts = {f"h{i:02}": text for i, text in enumerate(harmful)} | {f"s{i:02}": text for i, text in enumerate(safe)}
+    recorded = record(lm, texts, lambda *_: "refusal", answer_tokens)
+    values = extract_tokens(lm, [one.prompt_tokens for one in recorded])
+    return TrainingData(
+        harmful=frozenset(name for name in texts if name.startswith("h")),
+        references={one.prompt_id: one for one in recorded},
+        refusals=[],
+        embeddings=Embeddings(list(texts), values),
+        layers=layers,
+    )
+
+
 def course(scene: Scene) -> Course:
     """The child is the parent under an adapter with small random weights, so that no term of the loss is zero.
 
@@ -57,19 +73,9 @@ def course(scene: Scene) -> Course:
     """
     settings, each = study()["training"], scene.sizes.step
     parent = scene.lm.model.requires_grad_(False)
-    texts = {f"h{i:02}": text for i, text in enumerate(scene.look_dangerous[:each])}
-    texts |= {f"s{i:02}": text for i, text in enumerate(scene.plain[:each])}
-    tokens = min(study()["reference"]["answer_tokens"], scene.sizes.new_tokens)
-    recorded = record(scene.lm, texts, lambda *_: "refusal", tokens)
-    values = extract_tokens(scene.lm, [one.prompt_tokens for one in recorded])
     layers = [int(depth * (scene.lm.n_layers - 1)) for depth in DEPTHS]
-    data = TrainingData(
-        harmful=frozenset(name for name in texts if name.startswith("h")),
-        references={one.prompt_id: one for one in recorded},
-        refusals=[],
-        embeddings=Embeddings(list(texts), values),
-        layers=layers,
-    )
+    tokens = min(study()["reference"]["answer_tokens"], scene.sizes.new_tokens)
+    data = training_data(scene.lm, scene.look_dangerous[:each], scene.plain[:each], layers, tokens)
     child = LanguageModel(deepcopy(parent), scene.lm.tokenizer)
     add_lora(child, settings["lora"], SEED)
     torch.manual_seed(SEED)

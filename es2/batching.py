@@ -108,3 +108,10 @@ def forward_after_head(
         use_cache=True,
     )
     return output.last_hidden_state, cache
+
+
+def forward_whole(lm: LanguageModel, batch: Padded) -> Tensor:
+    """Run right-padded tokens [b, t] without a head and without a cache: post-norm final states [b, t, d]."""
+    output = lm.decoder(input_ids=batch.tokens, attention_mask=batch.mask, use_cache=False)
+    states: Tensor = output.last_hidden_state
+    return states

@@ -17,7 +17,7 @@ from es2.registry import AT_LAYERS, EXTERNAL, METHODS, TERMS, UNTRAINED
 from es2.settings.checks.judges import check_judges_here
 from es2.settings.checks.keys import check_keys
 from es2.settings.checks.paths import check_paths, own_file, own_model_files
-from es2.settings.checks.runs import check_training
+from es2.settings.checks.runs import check_adapters, check_training
 from es2.settings.checks.whole import check
 from es2.settings.errors import user_error
 from es2.settings.judges import judging_models
@@ -301,6 +301,7 @@ def read_study(config: Mapping[str, Any]) -> Study:
         except ValidationError as error:
             raise user_error(error, settings, f"runs.{name}.training") from None
         check_training(checked, name, trainings[name])
+    check_adapters(checked, trainings)
     return Study(checked, trainings)
 
 

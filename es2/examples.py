@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from es2.activations import Edit, edit_residual, record_residual
-from es2.batching import forward_after_head, pad_right, run_head, shared_head
+from es2.batching import forward_after_head, forward_whole, pad_right, run_head, shared_head
 from es2.models import Cursor, LanguageModel
 from es2.tensors import write_tensors
 
@@ -59,28 +59,31 @@ def run_examples(
 ) -> Outputs:
     """One forward pass over examples: dynamic padding, the shared head once, LM head left to the caller.
 
-    Gradients flow through the head's keys and values too, so this equals running each example whole. `edit` acts on the
+    Gradients flow through the head's keys and values too, so this equals running each example whole, as is done under
+    gradient checkpointing, where a block that runs again would fill the head's cache again. `edit` acts on the
     layers `edited` at every position that predicts an answer token, as an attack on the answer would.
     """
     tokens = [[*example.prompt_tokens, *example.answer_tokens[:-1]] for example in examples]
-    n_head = shared_head([example.prompt_tokens for example in examples])
+    n_shared = shared_head([example.prompt_tokens for example in examples])
+    n_head = 0 if lm.checkpointed and torch.is_grad_enabled() else n_shared
     batch = pad_right([ids[n_head:] for ids in tokens], lm.device)
     starts = [len(example.prompt_tokens) - n_head - 1 for example in examples]
     lengths = [len(example.answer_tokens) for example in examples]
     rows = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor(lengths))
     columns = torch.cat([torch.arange(start, start + n) for start, n in zip(starts, lengths, strict=True)])
-    head = run_head(lm, tokens[0][:n_head])
+    head = run_head(lm, tokens[0][:n_head]) if n_head == n_shared else None
     with (
         edit_residual(lm, edited, edit, (rows, columns)) if edit is not None else nullcontext(),
         record_residual(lm, layers, whole) as recorded,
         lm.looking_at(Cursor(torch.arange(len(examples)), torch.tensor(starts, device=lm.device))),
     ):
-        states, _ = forward_after_head(lm, head, n_head, batch)
+        states = forward_whole(lm, batch) if head is None else forward_after_head(lm, head, n_head, batch)[0]
     first = torch.cat([torch.arange(n) for n in lengths]) == 0
     targets = torch.tensor([token for example in examples for token in example.answer_tokens], device=lm.device)
     own: list[dict[int, Tensor]] = []
     if whole:
-        own = [{k: recorded[k][row, :n] for k in layers} for row, n in enumerate(batch.lengths.tolist())]
+        skipped = n_shared - n_head
+        own = [{k: recorded[k][row, skipped:n] for k in layers} for row, n in enumerate(batch.lengths.tolist())]
         recorded = {k: recorded[k][torch.arange(len(examples)), starts] for k in layers}
     return Outputs(dict(recorded), states[rows, columns], rows, targets, first, own)
 

@@ -39,6 +39,8 @@ def finetune(lm: LanguageModel, method: type[Method], cfg: Mapping[str, Any], jo
     torch.manual_seed(seed)
     if not hasattr(lm.model, "peft_config"):
         add_lora(lm, settings["lora"], seed)
+    if settings["gradient_checkpointing"]:
+        lm.checkpoint_blocks()
     layers = training_layers(settings, read_json(job.input.layers)["layers"], lm.n_layers)
     refusals = [
         tokens for path in job.input.refusals for tokens in refusal_tokens(lm, path, cfg["reference"]["answer_tokens"])

@@ -8,15 +8,18 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jinja2 import TemplateError
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from es2.errors import UserError
+from es2.low_rank import fuse
 
 TEMPLATE = "template"
 NO_SYSTEM_PROMPT = "none"
@@ -43,6 +46,8 @@ class LanguageModel:
     tokenizer: Any
     system_prompt: str = TEMPLATE
     cursor: Cursor | None = field(default=None, repr=False)
+    checkpointed: bool = False
+    """Whether a backward pass computes the blocks' activations again (see `checkpoint_blocks`)."""
 
     @property
     def base(self) -> PreTrainedModel:
@@ -88,6 +93,16 @@ class LanguageModel:
             yield
         finally:
             self.cursor = before
+
+    def checkpoint_blocks(self) -> None:
+        """Gradient checkpointing: of each block keep what enters it, and run it again in the backward pass.
+
+        Only the block itself is run again, not the hooks that record or edit what leaves it. A block that has filled a
+        cache must not be: see `es2.examples.run_examples`.
+        """
+        for block in self.blocks:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        self.checkpointed = True
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits [..., |V|] of post-norm final states [..., d], with the family's scale and softcap applied."""
@@ -182,7 +197,10 @@ def load_run(
 
 
 def attach_adapter(model: PreTrainedModel, adapter: str | Path, trainable: bool) -> Any:
-    """Put a saved LoRA adapter on a model."""
+    """Put a saved LoRA adapter on a model; where it is to be trained further, by the fused product."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+    adapted = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+    if trainable:
+        fuse(adapted)
+    return adapted

@@ -7,7 +7,7 @@ import pytest
 import torch
 from bench_results import rows_of, spoiled
 
-from bench import extraction, generation, memory
+from bench import extraction, generation, memory, points
 from bench.__main__ import comparisons, main
 from bench.goals import GOALS
 from bench.measure import COLUMNS, Comparison, Machine, UnequalError, measured
@@ -137,3 +137,35 @@ def test_memory_is_measured_in_a_process_for_each_number_of_prompts(tmp_path):
     assert table["prompts"].tolist() == list(memory.QUICK)
     assert table["file_mb"].is_monotonic_increasing
     assert (table["peak_mb"] > 100).all()
+
+
+def test_points_are_measured_on_a_tiny_shape(tmp_path, capsys):
+    assert points.main(["--quick", "--dtype", "float32", "--out", str(tmp_path)]) == 0
+    table = pd.read_csv(tmp_path / "points.csv")
+    assert tuple(table.columns) == points.COLUMNS
+    assert table["path"].tolist() == ["extraction", "answers", "es2_step"]
+    assert (table[["seconds", "tokens_per_second", "tflop_per_second", "fraction_of_product"]] > 0).all(axis=None)
+    assert table["dtype"].unique() == ["float32"]
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_the_tokens_of_a_point_are_those_that_are_run(stage):
+    """The shared head once, each prompt's own tokens, and what is written."""
+    lm = points.random_model(points.TINY, torch.device("cpu"), torch.float32)
+    extraction_point, answers, step = points.points(lm, points.TINY, points.QUICK)
+    head, own = ids_of(lm, points.prompts(points.QUICK.prompts))
+    assert extraction_point.tokens == head + sum(own)
+    assert extraction_point.flop == 2.0 * points.TINY.block_weights * (head + sum(own))
+    head, own = ids_of(lm, points.prompts(points.QUICK.answers))
+    written = answers.tokens - head - sum(own)
+    assert 0 < written <= points.QUICK.answers * points.QUICK.new_tokens
+    assert step.tokens > points.QUICK.step
+
+
+def ids_of(lm, prompts):
+    """Tokens of the head that all prompts share, and of each prompt after it."""
+    sequences = lm.chat_tokens(prompts)
+    head = 0
+    while len({tuple(ids[: head + 1]) for ids in sequences}) == 1:
+        head += 1
+    return head, [len(ids) - head for ids in sequences]

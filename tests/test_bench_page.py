@@ -61,10 +61,11 @@ def test_what_was_not_measured_or_has_no_place_is_one_sentence(measured, capsys)
     assert copy.read_text(encoding="utf-8") == "no marks"
 
 
-def test_the_released_page_shows_what_the_formulas_give():
+def test_the_released_page_shows_what_the_formulas_give_and_what_was_measured_beside_them():
     text = (ROOT / page.PAGE).read_text(encoding="utf-8")
     assert page.markdown(growth.table()) in text
     assert page.between(text, "growth", page.markdown(growth.table())) == text
+    assert page.between(text, "points", page.points_table(pd.read_csv(page.POINTS))) == text
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,8 @@ def test_parents_come_with_the_runs_selected(default):
 
 def test_a_parent_is_a_run_that_another_starts_from(default) -> None:
     study = read_study(default)
-    assert [run for run in default["runs"] if study.is_parent(run)] == ["base", "refusal_sft"]
+    parents = ["base", "refusal_sft", "refusal_sft_r4", "refusal_sft_r64"]
+    assert [run for run in default["runs"] if study.is_parent(run)] == parents
 
 
 def test_untrained_runs_exist_once_and_trained_ones_at_every_seed(default):

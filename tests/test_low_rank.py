@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from es2.low_rank import _Adapted, fuse
-from es2.training import add_lora
+from es2.models import load_model as read_model
+from es2.training import add_lora, save_adapter
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
 
@@ -109,3 +110,17 @@ def test_a_model_without_an_adapter_is_left_as_it_is(load_model):
     model = load_model().model
     fuse(model)
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_an_adapter_that_is_trained_further_is_fused(load_model, tiny_folders, tmp_path, monkeypatch):
+    """A child's training goes on with its parent's adapter, read from files."""
+    parent = adapted(load_model())
+    save_adapter(parent, tmp_path, "tiny")
+    child = read_model(tiny_folders["llama"], tmp_path, merge=False, device="cpu")
+    made = calls(monkeypatch)
+    logits, gradients = run(child)
+    assert len(made) == 7 * child.n_layers
+    expected, by_parent = run(parent)
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, by_parent[name], rtol=1e-4, atol=1e-6)

@@ -56,6 +56,11 @@ MISTAKES = [
     ("runs/refusal_sft/on", "es2", "the runs form a circle (refusal_sft -> es2 -> refusal_sft)"),
     ("runs/hold/training", {}, "runs.hold.training.separation.weight: it is 1, and `hold` is a control"),
     ("runs/es2/training", {"separation": {"weight": 0}}, "runs.es2.training.separation.weight: it is 0"),
+    (
+        "runs/es2/training",
+        {"lora": {"rank": 4}},
+        "runs.es2.training.lora: it differs from that of 'refusal_sft', whose adapter es2 goes on with; give",
+    ),
     ("runs/es2/training", {"batch": {"advbench": 0}}, "runs.es2.training.batch: a step has no harmful prompts"),
     ("training/batch/strongreject", 2, "training.batch.strongreject: this set is not selected or has no defence"),
     ("training/batch/plain", -2, "training.batch.plain: -2 does not fit; give a number at least 0"),

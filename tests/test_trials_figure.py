@@ -43,6 +43,20 @@ def test_bounds_are_drawn_and_an_open_budget_is_an_arrow() -> None:
     assert arrows[0].get_xdata()[0] == pytest.approx(axes[0].get_xlim()[1])
 
 
+def test_a_cost_beyond_the_axis_is_an_arrow_at_its_end() -> None:
+    """0.2 nats are four times the bound, where the others would all stand at zero; so is a training that collapsed."""
+    for wild in (0.2, math.inf):
+        table = trials()
+        table.loc[2, "kl_heldout"] = wild
+        panel = trials_figure(table, STUDY, BOUNDS).axes[1]
+        drawn = {line.get_label(): line for line in panel.lines}
+        end = panel.get_xlim()[1]
+        assert end <= 2.5 * BOUNDS["kl_heldout"] + 1e-9
+        assert drawn["_es2_wild"].get_marker() == ">"
+        assert drawn["_es2_wild"].get_xdata()[0] == pytest.approx(end)
+        assert drawn["_es2"].get_marker() == "*"
+
+
 def test_no_trials_is_an_empty_figure() -> None:
     figure = trials_figure(trials().iloc[:0], STUDY, BOUNDS)
     assert len(figure.axes) == len(PANELS)

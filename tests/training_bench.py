@@ -72,12 +72,17 @@ class Bench:
             {key: [9 - place, 8, 7, 11] for place, key in enumerate(self.pools["harm"][1:])},
         )
 
-    def run(self, name="es2", seed=0, checkpoint=None, spoil=None, **changes):
-        """(model, Trained) of a method under changed settings; `spoil(learner)` may tamper with the method."""
+    def run(self, name="es2", seed=0, checkpoint=None, spoil=None, checkpointed=False, **changes):
+        """(model, Trained) of a method under changed settings; `spoil(learner)` may tamper with the method.
+
+        `checkpointed`: with gradient checkpointing.
+        """
         settings = {**SETTINGS, **changes}
         lm = self.load()
         torch.manual_seed(seed)
         add_lora(lm, settings["lora"], seed)
+        if checkpointed:
+            lm.checkpoint_blocks()
         learner = registry.method(name)(settings, self.data)
         if spoil is not None:
             spoil(learner)

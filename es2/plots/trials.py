@@ -12,22 +12,23 @@ from es2.plots.style import GREY, LIGHT, PALETTE, error_lengths, new_figure, pla
 from es2.reporting import Study
 
 PANELS = {
-    "half_compliance_budget": "half-compliance\nbudget",
-    "kl_heldout": "KL to own\nparent, nats",
+    "half_compliance_budget": "half-\ncompliance\nbudget",
+    "kl_heldout": "KL to own\nparent,\nnats",
     "plain_refused": "plain\nrefused",
 }
+BEYOND = 2.5  # times its bound, where the axis of a cost ends
 
 
 def trials_figure(trials: pd.DataFrame, study: Study, bounds: Mapping[str, float]) -> Figure:
     """A row a trial in the order of the table, at the first seed; three panels.
 
     A filled point keeps to all bounds (dotted lines), the chosen one of each method is a star with its name in bold. A
-    budget that was never reached is an arrow from its lower end.
+    budget that was never reached is an arrow from its lower end, a cost beyond the axis an arrow at its end.
     """
     mine = trials[trials["model"] == study.model]
     mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")].reset_index(drop=True)
     with style():
-        figure, axes = new_figure(3.2 + 0.62 * max(len(mine), 1), 1, len(PANELS), sharey=True)
+        figure, axes = new_figure(3.8 + 0.62 * max(len(mine), 1), 1, len(PANELS), sharey=True)
         for panel, (name, title) in zip(axes[0], PANELS.items(), strict=True):
             panel.set_title(title)
             _draw(panel, mine, name, bounds.get(name))
@@ -52,13 +53,14 @@ def _draw(panel: Axes, mine: pd.DataFrame, name: str, bound: float | None) -> No
     ends = [end for column in ("low", "high") for end in mine[column]] if name == "half_compliance_budget" else []
     limit = 1.05 * max([end for end in (*finite, *ends, bound or 0.0) if end < float("inf")])
     if bound is not None:
+        limit = min(limit, BEYOND * bound)
         panel.axvline(bound, color=GREY, lw=0.8, ls=":", zorder=0)
     for place, row in mine.iterrows():
         _point(panel, int(place), row, name, limit)
     panel.set_xlim(-0.03 * limit, limit)
     panel.grid(axis="x", color=LIGHT, lw=0.6)
     panel.set_axisbelow(True)
-    plain_ticks(panel.xaxis)
+    plain_ticks(panel.xaxis, 2)
 
 
 def _point(panel: Axes, place: int, row: pd.Series, name: str, limit: float) -> None:
@@ -66,7 +68,8 @@ def _point(panel: Axes, place: int, row: pd.Series, name: str, limit: float) -> 
     look: dict[str, Any] = {"color": color, "mfc": color if row["admissible"] else "white", "label": f"_{row['run']}"}
     marker, size = ("*", 9) if row["chosen"] else ("o", 5)
     if name != "half_compliance_budget":
-        panel.plot(min(row[name], limit), place, ls="", marker=marker, ms=size, **look)
+        marker = ">" if row[name] > limit else marker
+        panel.plot(min(row[name], limit), place, ls="", marker=marker, ms=size, clip_on=marker != ">", **look)
         return
     value = row["low"] if row["censored"] else row[name]
     lengths = error_lengths(value, row["low"], row["high"], limit)

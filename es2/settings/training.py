@@ -138,6 +138,7 @@ class Training(Row):
     weight_decay: Weight
     batch: Sizes
     accumulate: Count
+    gradient_checkpointing: bool
     evaluate_every: Count
     checkpoint_every: Count
     stop: Stop

@@ -1,5 +1,7 @@
 """Rows of runs, and the settings that each is trained with."""
 
+from collections.abc import Mapping
+
 from es2.errors import UserError
 from es2.registry import EXTERNAL, METHODS, TERMS, UNTRAINED
 from es2.settings.checks.names import need
@@ -73,3 +75,14 @@ def check_training(config: Config, run: str, training: Training) -> None:
     for label in ("harmful", "safe"):
         if label not in labels:
             raise UserError(f"{where}.training.batch: a step has no {label} prompts; give a {label} set a size")
+
+
+def check_adapters(config: Config, trainings: Mapping[str, Training]) -> None:
+    """A run on a trained parent goes on with its parent's adapter: LoRA settings of its own would do nothing."""
+    for run, training in trainings.items():
+        parent = str(config.runs[run].on)
+        if parent in trainings and training.lora != trainings[parent].lora:
+            raise UserError(
+                f"runs.{run}.training.lora: it differs from that of {parent!r}, whose adapter {run} goes on with; give "
+                "both the same, or let it start from a parent that was trained with it"
+            )
