@@ -51,8 +51,8 @@ test-reruns: $(VENV)/.installed ## Run the smoke study, then edit each module, s
 test-determinism: $(VENV)/.installed ## Run the smoke study three times and compare: equal bytes, and two threads within bounds
 	$(BIN)/python -m tests.determinism
 
-test-slurm: $(VENV)/.installed ## Run the smoke study through a SLURM of one node, one training requeued
-	PYTHON=$(abspath $(BIN)/python) tests/slurm/study.sh
+test-slurm: $(VENV)/.installed ## Run the smoke study through a SLURM of one node, one training requeued (TARGET=...)
+	PYTHON=$(abspath $(BIN)/python) tests/slurm/study.sh $(TARGET)
 
 test-load: $(VENV)/.installed ## Push 2,000 jobs of a torch-free graph through the same SLURM (JOBS=...)
 	PYTHON=$(abspath $(BIN)/python) tests/slurm/load.sh $(JOBS)
@@ -89,7 +89,7 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	mkdir -p docs/reference/trainings
 	cp $(addprefix results/default/tables/trainings/,seeds.csv robustness.csv training.csv settings.csv) \
 	  results/default/figures/trainings/seeds.*.svg docs/reference/trainings/
-	for sweep in trials layers early; do \
+	for sweep in trials layers early longer ablations ranks no_system_prompt; do \
 	  mkdir -p docs/reference/$$sweep; \
 	  cp results/default/tables/$$sweep/*.csv results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done

@@ -59,19 +59,20 @@ def run_examples(
 ) -> Outputs:
     """One forward pass over examples: dynamic padding, the shared head once, LM head left to the caller.
 
-    Gradients flow through the head's keys and values too, so this equals running each example whole, as is done under
-    gradient checkpointing, where a block that runs again would fill the head's cache again. `edit` acts on the
-    layers `edited` at every position that predicts an answer token, as an attack on the answer would.
+    Gradients flow through the head's keys and values too, so this equals running each example whole. Under gradient
+    checkpointing that is what is done, for a block that runs again would fill the head's cache again. `edit` acts on
+    the layers `edited` at every position that predicts an answer token, as an attack on the answer would.
     """
     tokens = [[*example.prompt_tokens, *example.answer_tokens[:-1]] for example in examples]
     n_shared = shared_head([example.prompt_tokens for example in examples])
-    n_head = 0 if lm.checkpointed and torch.is_grad_enabled() else n_shared
+    run_again = lm.checkpointed and torch.is_grad_enabled()
+    n_head = 0 if run_again else n_shared
     batch = pad_right([ids[n_head:] for ids in tokens], lm.device)
     starts = [len(example.prompt_tokens) - n_head - 1 for example in examples]
     lengths = [len(example.answer_tokens) for example in examples]
     rows = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor(lengths))
     columns = torch.cat([torch.arange(start, start + n) for start, n in zip(starts, lengths, strict=True)])
-    head = run_head(lm, tokens[0][:n_head]) if n_head == n_shared else None
+    head = None if run_again else run_head(lm, tokens[0][:n_head])
     with (
         edit_residual(lm, edited, edit, (rows, columns)) if edit is not None else nullcontext(),
         record_residual(lm, layers, whole) as recorded,

@@ -68,10 +68,14 @@ def test_loss_and_gradient_of_every_method_are_the_same(bench, name):
     assert_same(found, expected)
 
 
+@pytest.mark.parametrize("headless", [False, True])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral", "gemma"])
-def test_states_and_gradients_of_every_family(load_model, family):
+def test_states_and_gradients_of_every_family(load_model, family, headless):
+    """With the template's head in common, and with nothing in common."""
     lm = adapted(load_model(family))
     tokens = lm.chat_tokens(["Bake bread", "How do I write a letter to the council?", "Hi"])
+    if headless:
+        tokens = [[place + 5, *ids] for place, ids in enumerate(tokens)]
     examples = [Example(str(place), ids, [5, 9, 7][: place + 1]) for place, ids in enumerate(tokens)]
 
     def passed():
