@@ -92,6 +92,15 @@ def test_a_job_writes_adapter_and_table_and_takes_up_its_own_checkpoint(bench, j
     assert moved.abs().max() > 0.01
 
 
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_job_checkpoints_gradients_if_the_config_says_so(bench, job, checkpointed):
+    cfg = {"training": {**SETTINGS, "gradient_checkpointing": checkpointed}, "reference": {"answer_tokens": 4}}
+    lm = bench.load()
+    finetune(lm, registry.method("es2"), cfg, job)
+    assert lm.checkpointed is checkpointed
+    assert pd.read_csv(job.output.table)["kept"].all()
+
+
 def test_sets_without_answers_and_a_watch_without_prompts_are_user_errors(bench, job):
     prompts = pd.read_parquet(job.input.prompts[0])
     with pytest.raises(UserError, match="validation"):

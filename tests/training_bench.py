@@ -28,6 +28,7 @@ SETTINGS = {
     "kl": {"weight": 0.5},
     "hold": {"refusals": 0.5, "safe_drift": 0.1},
     "accumulate": 1,
+    "gradient_checkpointing": False,
     "rerouting": {"alpha": 2.0, "retain": 3.0, "refusals": 0.5, "scale": 2.0},
     "triplet": {"safe": 1.0, "harmful": 1.0, "margin_safe": 0.5, "margin_harmful": 0.5},
     "adversarial": {
