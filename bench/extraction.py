@@ -63,7 +63,11 @@ def comparisons(scene: Scene) -> Iterator[Comparison]:
 
 def least_flop(lm: LanguageModel, prompts: Sequence[str]) -> float:
     """2 N_blocks floating-point operations for each token that must be run: the shared head once, then each own."""
-    sequences = lm.chat_tokens(prompts)
-    head = shared_head(sequences)
     weights = sum(parameter.numel() for parameter in lm.blocks.parameters() if parameter.ndim == 2)
-    return 2.0 * weights * (head + sum(len(tokens) - head for tokens in sequences))
+    return 2.0 * weights * tokens_to_run(lm.chat_tokens(prompts))
+
+
+def tokens_to_run(sequences: Sequence[Sequence[int]]) -> int:
+    """Tokens of prompts, those of their shared head counted once."""
+    head = shared_head(sequences)
+    return head + sum(len(tokens) - head for tokens in sequences)

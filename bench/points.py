@@ -17,16 +17,13 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from bench import growth
-from bench.extraction import least_flop
+from bench.extraction import tokens_to_run
 from bench.growth import SHAPES, Shape
 from bench.measure import Machine
-from bench.scene import SEED, bundled, study
+from bench.scene import SEED, bundled, random_weights, study
 from bench.steps import DEPTHS, training_data
-from es2.batching import shared_head
-from es2.convert import tiny_tokenizer
 from es2.embeddings import extract
 from es2.files import write_csv
 from es2.generation import generate
@@ -72,27 +69,19 @@ class Point:
 
 
 def random_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> LanguageModel:
-    """Random weights, made where they stay; the tokenizer is a small one, which the times do not depend on."""
-    tokenizer = tiny_tokenizer(bundled("plain_imperative", "look_dangerous"))
-    config = AutoConfig.for_model(
-        "llama",
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.width,
-        intermediate_size=shape.mlp,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_size,
-        max_position_embeddings=4096,
-        tie_word_embeddings=shape.tied,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    torch.manual_seed(SEED)
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    return LanguageModel(model.eval(), tokenizer)
+    """A Llama of the shape with random weights."""
+    settings = {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.mlp,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_size,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": shape.tied,
+    }
+    return random_weights("llama", settings, device, dtype)
 
 
 def prompts(number: int) -> list[str]:
@@ -104,13 +93,13 @@ def prompts(number: int) -> list[str]:
 def points(lm: LanguageModel, shape: Shape, amounts: Amounts) -> Iterator[Point]:
     """The three paths; the step comes last, for it leaves an adapter on the model."""
     many = prompts(amounts.prompts)
-    flop = least_flop(lm, many)
-    tokens = round(flop / 2 / shape.block_weights)
+    tokens = tokens_to_run(lm.chat_tokens(many))
+    flop = 2.0 * shape.block_weights * tokens
     yield Point("extraction", f"{len(many)} prompts", lambda: extract(lm, many, amounts.batch_tokens), tokens, flop)
 
     asked = lm.chat_tokens(many[: amounts.answers])
     lengths = [len(one.tokens) for one in generate(lm, asked, amounts.new_tokens, amounts.rows)]
-    tokens = _run_once(asked) + sum(lengths)
+    tokens = tokens_to_run(asked) + sum(lengths)
     flop = 2.0 * shape.block_weights * tokens + 2.0 * shape.head_weights * sum(lengths)
     of = f"{len(asked)} answers of {amounts.new_tokens} tokens"
     yield Point("answers", of, lambda: generate(lm, asked, amounts.new_tokens, amounts.rows), tokens, flop)
@@ -129,15 +118,9 @@ def points(lm: LanguageModel, shape: Shape, amounts: Amounts) -> Iterator[Point]
         lm.model.zero_grad()
 
     written = sum(len(one.answer_tokens) for one in examples)
-    tokens = _run_once([one.prompt_tokens for one in examples]) + written
+    tokens = tokens_to_run([one.prompt_tokens for one in examples]) + written
     flop = 4.0 * shape.block_weights * tokens + 6.0 * shape.head_weights * written
     yield Point("es2_step", f"{len(examples)} prompts, LoRA rank {settings['lora']['rank']}", step, tokens, flop)
-
-
-def _run_once(sequences: Sequence[Sequence[int]]) -> int:
-    """Tokens of prompts with their shared head counted once."""
-    head = shared_head(sequences)
-    return head + sum(len(one) - head for one in sequences)
 
 
 def measured(shape: Shape, machine: Machine, amounts: Amounts) -> Iterator[dict[str, Any]]:

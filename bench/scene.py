@@ -1,7 +1,7 @@
 """What the bench runs on: a model, the project's own plain prompts, and sizes for minutes or for seconds."""
 
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,12 +139,20 @@ def tiny(folder: Path, device: str) -> LanguageModel:
 
 
 def larger(device: str) -> LanguageModel:
-    """Random weights in the shape of Qwen2.5-0.5B; its tokenizer is a small one, which the times do not depend on."""
+    """Random weights in the shape of Qwen2.5-0.5B."""
+    return random_weights("qwen2", QWEN_HALF_BILLION, torch.device(device), torch.float32)
+
+
+def random_weights(
+    architecture: str, settings: Mapping[str, Any], device: torch.device, dtype: torch.dtype
+) -> LanguageModel:
+    """Random weights, made where they stay; the tokenizer is a small one, which the times do not depend on."""
     tokenizer = tiny_tokenizer(bundled("plain_imperative", "look_dangerous"))
     ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     torch.manual_seed(SEED)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen2", **ends, **QWEN_HALF_BILLION))
-    return LanguageModel(model.to(device).eval(), tokenizer)
+    with device:
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **ends, **settings), dtype=dtype)
+    return LanguageModel(model.eval(), tokenizer)
 
 
 def chat_texts(tokenizer: Any, prompts: Sequence[str]) -> list[str]:

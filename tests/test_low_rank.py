@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from training_bench import moved
 
 from es2.low_rank import _Adapted, fuse
 from es2.models import load_model as read_model
@@ -14,12 +15,7 @@ LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
 def adapted(lm, lora=LORA):
     """An adapter whose both halves are random, under peft's forward functions and under the fused ones."""
     add_lora(lm, lora, 0)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in lm.model.named_parameters():
-            if "lora_B" in name:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return lm
+    return moved(lm)
 
 
 def unfused(lm):

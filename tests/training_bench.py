@@ -4,7 +4,7 @@ import torch
 from conftest import PROMPTS
 
 from es2 import registry
-from es2.checkpoints import Checkpoints
+from es2.checkpoints import Checkpoints, trainable
 from es2.embeddings import Embeddings, extract_tokens
 from es2.methods.base import TrainingData
 from es2.reference import record
@@ -111,3 +111,13 @@ def drawn_examples(bench, learner, lm, batches=1):
 def states(*shape, seed):
     """Random states of a shape."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def moved(lm):
+    """A model whose fresh adapter has moved: both of its halves are random."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in trainable(lm.model).items():
+            if "lora_B" in name:
+                weight.add_(0.1 * torch.randn_like(weight))
+    return lm
