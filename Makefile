@@ -82,7 +82,7 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	  cp $(foreach table,$(SWEPT),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	  cp results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
-	cp $(addprefix results/default/tables/contest/,directions.csv ability.csv attack_cost.csv rivals.csv rivals.md) docs/reference/contest/
+	cp $(addprefix results/default/tables/contest/,directions.csv ability.csv attack_cost.csv rivals.csv rivals.md finals.csv) docs/reference/contest/
 	mkdir -p docs/reference/layers_attacked
 	cp $(addprefix results/default/tables/layers_attacked/,dsr.csv directions.csv settings.csv attack_cost.csv) \
 	  results/default/figures/layers_attacked/directions.*.svg docs/reference/layers_attacked/

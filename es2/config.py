@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from es2.registry import AT_LAYERS, EXTERNAL, METHODS, TERMS, UNTRAINED
 from es2.settings.checks.judges import check_judges_here
 from es2.settings.checks.keys import check_keys
+from es2.settings.checks.packages import check_backend_here
 from es2.settings.checks.paths import check_paths, own_file, own_model_files
 from es2.settings.checks.runs import check_adapters, check_training
 from es2.settings.checks.whole import check
@@ -25,6 +26,7 @@ from es2.settings.lookup import sets_with, with_ancestors
 from es2.settings.study import Config
 from es2.settings.training import Training
 
+Layers = list[int] | str | dict[str, Any]
 Settings = dict[str, Any]
 __all__ = [
     "Study",
@@ -205,9 +207,9 @@ class Study:
     def report(self, model: str, scope: str = MAIN) -> Settings:
         """Who is who, for es2.reporting.Study."""
         report = self.config.report
-        layers = "auto"
+        layers: Layers = "auto"
         if self.finetuned(report.main):
-            layers = self.trainings[report.main].separation.layers  # type: ignore[assignment]
+            layers = self.layers(report.main)
         return {
             "model": model,
             "runs": self.runs(scope),
@@ -224,10 +226,14 @@ class Study:
         runs = set(self.runs(scope))
         return [pair for pair in self.config.comparison.pairs if runs.issuperset(pair)]
 
-    def changed_layers(self, scope: str = MAIN) -> dict[str, list[int] | str]:
-        """Where each run of a scope changes states: its layers or "auto"; without runs that change none."""
-        runs = [run for run in self.runs(scope) if self.config.runs[run].method in AT_LAYERS]
-        return {run: self.trainings[run].separation.layers for run in runs}
+    def layers(self, run: str) -> Layers:
+        """Where a trained run changes states, as `es2.layers.chosen_layers` takes it."""
+        found: Layers = self.trainings[run].separation.model_dump()["layers"]
+        return found
+
+    def changed_layers(self, scope: str = MAIN) -> dict[str, Layers]:
+        """Where each run of a scope changes states; without runs that change none."""
+        return {run: self.layers(run) for run in self.runs(scope) if self.config.runs[run].method in AT_LAYERS}
 
     def comparisons(self) -> Settings:
         """What the tables of verdicts need to know, for es2.tables.verdicts.Settings."""
@@ -309,6 +315,7 @@ def check_files(study: Study) -> None:
     """Raise UserError for the first file, folder, package or key that the config names and this machine lacks."""
     check_paths(study.config)
     check_judges_here(study.config)
+    check_backend_here(study.config)
 
 
 def schema() -> str:

@@ -12,6 +12,7 @@ from es2.errors import UserError
 from es2.judges.registry import load_judge
 from es2.models import LanguageModel
 from es2.probes import ProbeSet
+from es2.vllm_answers import Write
 
 SEARCH_COLUMNS = ["stage", "setting", "budget", "n", "refusal", "compliance", "degenerate", "chosen"]
 
@@ -26,12 +27,13 @@ def evaluate_bundle(
     progress: Callable[[int], None] | None = None,
     targets: Mapping[str, list[int]] | None = None,
     files: Sequence[str] = (),
+    write: Write | None = None,
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Answer rows and the attacker's search table of one bundle.
 
     cfg: `attack` and `bundle` (with `benchmarks`, `controls`) rows of the config, `generation`, `judge`, and
     `attacker_sets`, the sets on whose attack and validation splits the attacker fits and chooses. probes: fitted on
-    "self", "base", "parent". targets, files: see es2.attacks.base.Evaluation.
+    "self", "base", "parent". targets, files, write: see es2.attacks.base.Evaluation.
     """
     bundle = cfg["bundle"]
     known = prompts[prompts["set"].isin(cfg["attacker_sets"])].reset_index(drop=True)
@@ -53,6 +55,7 @@ def evaluate_bundle(
         progress=progress,
         targets=targets or {},
         files=files,
+        write=write,
     )
     attacked = registry.attack(cfg["attack"]["kind"]).evaluate(evaluation, cfg["attack"], bundle)
     return attacked.rows, pd.DataFrame(attacked.search, columns=SEARCH_COLUMNS)

@@ -13,7 +13,8 @@ import torch
 from es2.checkpoints import Checkpoints
 from es2.embeddings import Embeddings, load_embeddings
 from es2.errors import UserError
-from es2.files import read_json, read_jsonl, sha256_file, write_csv
+from es2.files import read_jsonl, sha256_file, write_csv
+from es2.layers import chosen_layers
 from es2.methods.base import Method, TrainingData
 from es2.models import LanguageModel
 from es2.prompts.tables import read_prompt_tables
@@ -41,7 +42,7 @@ def finetune(lm: LanguageModel, method: type[Method], cfg: Mapping[str, Any], jo
         add_lora(lm, settings["lora"], seed)
     if settings["gradient_checkpointing"]:
         lm.checkpoint_blocks()
-    layers = training_layers(settings, read_json(job.input.layers)["layers"], lm.n_layers)
+    layers = training_layers(settings, job.input.layers, lm.n_layers)
     refusals = [
         tokens for path in job.input.refusals for tokens in refusal_tokens(lm, path, cfg["reference"]["answer_tokens"])
     ]
@@ -59,10 +60,9 @@ def finetune(lm: LanguageModel, method: type[Method], cfg: Mapping[str, Any], jo
     saved.clear()
 
 
-def training_layers(settings: Mapping[str, Any], auto: list[int], n_layers: int) -> list[int]:
-    """The layers that the separation acts on: the config's, or those chosen from the parent's probes (`auto`)."""
-    wanted = settings["separation"]["layers"]
-    layers = list(auto) if wanted == "auto" else [int(layer) for layer in wanted]
+def training_layers(settings: Mapping[str, Any], path: str | Path, n_layers: int) -> list[int]:
+    """The layers that a training acts on, by its settings and its parent's layers.json (`path`)."""
+    layers = chosen_layers(settings["separation"]["layers"], path)
     if outside := [layer for layer in layers if not 0 <= layer < n_layers]:
         raise UserError(
             f"training.separation.layers: {outside} lie outside the model's layers 0..{n_layers - 1}; choose others"

@@ -187,13 +187,17 @@ def load_model(
 
 
 def load_run(
-    manifest: str | Path, adapter: Sequence[str], cfg: Mapping[str, Any], *, merge: bool = True
+    manifest: str | Path,
+    adapter: Sequence[str],
+    cfg: Mapping[str, Any],
+    *,
+    merge: bool = True,
+    device: str | None = None,
 ) -> LanguageModel:
     """Load a run from its files: the model's manifest, the adapter's files (none for the base), `model` settings."""
     folder = Path(adapter[0]).parent if adapter else None
-    return load_model(
-        Path(manifest).parent, folder, dtype=cfg["dtype"], system_prompt=cfg["system_prompt"], merge=merge
-    )
+    kept = {"dtype": cfg["dtype"], "system_prompt": cfg["system_prompt"]}
+    return load_model(Path(manifest).parent, folder, merge=merge, device=device, **kept)
 
 
 def attach_adapter(model: PreTrainedModel, adapter: str | Path, trainable: bool) -> Any:

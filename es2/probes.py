@@ -112,41 +112,6 @@ def fit_probe_set(
     )
 
 
-def choose_layers(
-    val_d_prime: Tensor | Sequence[float], count: int, window: tuple[float, float], gap: int
-) -> list[int]:
-    """The `count` layers with the best validation d' [L] in a window, at least `gap` layers apart, ascending.
-
-    `window` bounds the relative depth (k + 1) / L of layer k. Taken greedily, best first, a layer being
-    passed over where it would leave too little room for the rest; a NaN counts as the worst. UserError if so
-    many do not fit.
-    """
-    scores = torch.nan_to_num(torch.as_tensor(val_d_prime, dtype=torch.float64), nan=-torch.inf)
-    depth = len(scores)
-    free = [k for k in range(depth) if window[0] - 1e-9 <= (k + 1) / depth <= window[1] + 1e-9]
-    if _room(free, gap) < count:
-        raise UserError(
-            f"probes.layers: {count} layers {gap} apart do not fit into window {list(window)} "
-            f"of {depth} layers; widen window or lower count or gap"
-        )
-    chosen: list[int] = []
-    for layer in sorted(free, key=lambda k: (-float(scores[k]), k)):
-        rest = [k for k in free if abs(k - layer) >= gap and k != layer]
-        if layer in free and len(chosen) < count and _room(rest, gap) >= count - len(chosen) - 1:
-            chosen.append(layer)
-            free = rest
-    return sorted(chosen)
-
-
-def _room(layers: Sequence[int], gap: int) -> int:
-    """How many of the ascending `layers` can be taken at least `gap` apart."""
-    taken, last = 0, -gap - 1
-    for layer in layers:
-        if layer - last >= max(gap, 1):
-            taken, last = taken + 1, layer
-    return taken
-
-
 @dataclass(frozen=True)
 class _Reduced:
     """Features of all layers in an orthonormal basis of the prompts' span.

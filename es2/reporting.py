@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from es2.files import read_json
+from es2.layers import chosen_layers
 from es2.statistics import wilson
 
 TEXT_COLUMNS = ("parent", "fitted_on", "setting", "benchmark", "split", "judge", "run_a", "run_b", "attack")
@@ -302,14 +302,8 @@ def kl(ability: pd.DataFrame, study: Study, run: str, seed: int, reference: str 
 
 
 def trained_layers(cfg: Mapping[str, Any], path: str | Path) -> list[int]:
-    """The layers that ES2 trained; see `chosen_layers`."""
+    """The layers that ES2 trained; see `es2.layers.chosen_layers`."""
     return chosen_layers(cfg.get("layers", "auto"), path)
-
-
-def chosen_layers(given: list[int] | str, path: str | Path) -> list[int]:
-    """Layers as a config gives them, or what `layers.json` chose where it says auto."""
-    chosen = read_json(path)["layers"] if isinstance(given, str) else given
-    return [int(layer) for layer in chosen]
 
 
 def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from es2.errors import UserError
 from es2.layer_metrics import Weights, auroc, separability, table_row
-from es2.probes import ProbeSet, choose_layers, fit_probe_set
+from es2.layers import LayerRule
+from es2.probes import ProbeSet, fit_probe_set
 
 SELECTION_METRICS = ("d_prime", "accuracy")
 
@@ -26,23 +27,6 @@ class EmbeddingTable(Protocol):
 
     def of(self, prompt_ids: Sequence[str]) -> Tensor:
         """Rows [m, L, d] of the prompts asked for, in that order."""
-
-
-@dataclass(frozen=True)
-class LayerRule:
-    """How `layers: auto` chooses: see `es2.probes.choose_layers`."""
-
-    count: int
-    window: tuple[float, float]
-    gap: int
-
-    def sentence(self) -> str:
-        """The rule in words, for layers.json."""
-        low, high = self.window
-        return (
-            f"the {self.count} layers with the best validation d' at relative depth {low:g} to {high:g}, "
-            f"at least {self.gap} layers apart"
-        )
 
 
 @dataclass(frozen=True)
@@ -60,7 +44,6 @@ class Settings:
     @classmethod
     def of(cls, cfg: dict[str, Any]) -> "Settings":
         """Settings from the config's mapping, whose keys are the fields' names."""
-        rule = cfg["layers"]
         return cls(
             c=tuple(cfg["c"]),
             metric_c=float(cfg["metric_c"]),
@@ -68,9 +51,7 @@ class Settings:
             bootstrap=int(cfg["bootstrap"]),
             harmful_sets=tuple(cfg["harmful_sets"]),
             safe_sets=tuple(cfg["safe_sets"]),
-            layers=LayerRule(
-                int(rule["count"]), (float(rule["window"][0]), float(rule["window"][1])), int(rule["gap"])
-            ),
+            layers=LayerRule.of(cfg["layers"]),
         )
 
 
@@ -119,11 +100,10 @@ def measure(
 
     selecting = table(validation, "validation").query("metric in @SELECTION_METRICS")
     d_prime = selecting.loc[selecting["metric"] == "d_prime", "value"].tolist()
-    rule = settings.layers
     texts = text_baselines(attack.texts, attack.harmful, test.texts, test.harmful, settings.bootstrap, seed)
     return Measurement(
         probes=probes,
-        layers=choose_layers(d_prime, rule.count, rule.window, rule.gap),
+        layers=settings.layers.choose(d_prime),
         validation_d_prime=d_prime,
         table=pd.concat([texts.assign(split="test"), table(test, "test"), selecting], ignore_index=True),
     )

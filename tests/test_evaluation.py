@@ -47,7 +47,7 @@ def config(attack, **bundle):
             "controls": controls,
             **bundle,
         },
-        "generation": {"max_new_tokens": 3, "batch_rows": 8},
+        "generation": {"backend": "transformers", "max_new_tokens": 3, "batch_rows": 8},
         "judge": {"kind": "keyword"},
         "attacker_sets": ["harm"],
     }

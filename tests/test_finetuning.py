@@ -15,11 +15,13 @@ from es2.finetuning import finetune, held_out, refusal_tokens, training_layers
 from es2.reference import save_references
 
 
-def test_training_layers():
-    assert training_layers({"separation": {"layers": "auto"}}, [3, 5], 6) == [3, 5]
-    assert training_layers({"separation": {"layers": [0, 2]}}, [3, 5], 6) == [0, 2]
+def test_training_layers(tmp_path):
+    path = tmp_path / "layers.json"
+    write_json(path, {"layers": [3, 5]})
+    assert training_layers({"separation": {"layers": "auto"}}, path, 6) == [3, 5]
+    assert training_layers({"separation": {"layers": [0, 2]}}, path, 6) == [0, 2]
     with pytest.raises(UserError, match=r"\[6\] lie outside"):
-        training_layers({"separation": {"layers": [1, 6]}}, [3], 6)
+        training_layers({"separation": {"layers": [1, 6]}}, path, 6)
 
 
 def test_refusals_cut_by_the_limit_have_no_end_token(load_model, tmp_path):

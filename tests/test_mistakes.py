@@ -32,7 +32,18 @@ MISTAKES = [
     ("training/separation/form", "bound", "training.separation.form: 'bound' does not fit; give 'plain'"),
     ("training/separation/layers", [-1], "training.separation.layers.0: -1 does not fit; give a number at least 0"),
     ("training/separation/layers", [1.5], "training.separation.layers.0: 1.5 does not fit"),
-    ("training/separation/layers", "all", "training.separation.layers: 'all' does not fit; give 'auto' or a list"),
+    (
+        "training/separation/layers",
+        "all",
+        "training.separation.layers: 'all' does not fit; give 'auto' or a mapping or a",
+    ),
+    (
+        "training/separation/layers",
+        {"count": 2, "window": [0.3, 0.8]},
+        "training.separation.layers.gap: this key is missing",
+    ),
+    ("probes/layers/gap", 4, "probes.layers.gap: 4 does not fit; give a number at most 1"),
+    ("generation/backend", "tgi", "generation.backend: 'tgi' does not fit; give 'transformers' or 'vllm'"),
     ("training/lora/dropout", 1.0, "training.lora.dropout: 1.0 does not fit; give a number below 1"),
     ("probes/layers/window", [0.2], "probes.layers.window: it has 1 entries; give at least 2"),
     ("seeds", [], "seeds: it has 0 entries; give at least 1"),
@@ -196,3 +207,9 @@ def test_a_secret_in_an_endpoints_row_is_refused_and_not_repeated(default, key, 
     with pytest.raises(UserError, match=rf"judges\.r\.endpoint\.{key}: it is no ") as raised:
         read_study(changed(default, "judges/r", {**RUBRIC, "endpoint": {**ENDPOINT, key: value}}))
     assert "secret" not in str(raised.value)
+
+
+def test_a_backend_that_is_not_installed_is_one_sentence_before_any_job(default):
+    study = read_study(changed(default, "generation/backend", "vllm"))
+    with pytest.raises(UserError, match=r"generation\.backend: the package vllm is not installed"):
+        check_files(study)

@@ -1,17 +1,14 @@
 """es2.probes against scikit-learn, and the choice of layers."""
 
-from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from es2.errors import UserError
-from es2.probes import ProbeSet, choose_layers, fit_probe_set, fit_probes
+from es2.probes import ProbeSet, fit_probe_set, fit_probes
 
 C = (0.01, 1.0, 100.0)
 
@@ -102,40 +99,3 @@ def test_the_shuffled_control_knows_nothing() -> None:
     true = probes.logit(embeddings[rest])[0, :, 0]
     assert probes.accuracy[0, 0] > 0.9
     assert difference.abs() < 0.2 * (true[labels[rest]].mean() - true[~labels[rest]].mean())
-
-
-def test_layers_are_the_best_far_enough_apart() -> None:
-    scores = [9.0, 1.0, 5.0, 6.0, 4.0, 2.0, 3.0, 9.0, 9.0, 9.0]
-    assert choose_layers(scores, count=2, window=(0.2, 0.75), gap=3) == [3, 6]
-    assert choose_layers(torch.tensor(scores), count=1, window=(0.0, 1.0), gap=3) == [0]
-
-
-def test_a_best_layer_that_leaves_no_room_is_passed_over() -> None:
-    assert choose_layers([1.0, 2.0, 9.0, 2.0, 1.5], count=2, window=(0.0, 1.0), gap=3) == [1, 4]
-
-
-def test_layers_that_do_not_fit_are_one_sentence() -> None:
-    with pytest.raises(UserError, match="window"):
-        choose_layers([1.0] * 10, count=3, window=(0.3, 0.6), gap=4)
-
-
-@given(
-    st.lists(st.floats(-5, 5) | st.just(float("nan")), min_size=1, max_size=14),
-    st.integers(1, 4), st.integers(0, 5), st.integers(0, 50), st.integers(50, 100),
-)  # fmt: skip
-@settings(max_examples=100, deadline=None)
-def test_layers_keep_gap_and_window_whenever_they_can(
-    scores: list[float], count: int, gap: int, low: int, high: int
-) -> None:
-    """The window's ends are hundredths, so that what lies inside can be told without rounding."""
-    window = (low / 100, high / 100)
-    inside = [k for k in range(len(scores)) if low * len(scores) <= 100 * (k + 1) <= high * len(scores)]
-    fits = any(all(b - a >= gap for a, b in pairwise(some)) for some in combinations(inside, count))
-    if not fits:
-        with pytest.raises(UserError):
-            choose_layers(scores, count, window, gap)
-        return
-    chosen = choose_layers(scores, count, window, gap)
-    assert len(chosen) == count
-    assert set(chosen) <= set(inside)
-    assert all(b - a >= max(gap, 1) for a, b in pairwise(chosen))

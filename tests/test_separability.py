@@ -22,7 +22,7 @@ SETTINGS = Settings.of(
     {
         "c": [0.01, 1.0, 100.0], "metric_c": 1.0, "p0": P0, "bootstrap": 40,
         "harmful_sets": ["bad"], "safe_sets": ["plain"],
-        "layers": {"count": 2, "window": [0.2, 1.0], "gap": 2},
+        "layers": {"count": 2, "window": [0.2, 1.0], "gap": 0.4},
     }
 )  # fmt: skip
 

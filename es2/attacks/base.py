@@ -25,7 +25,7 @@ class Evaluation:
     directions are fitted; harmless: safe validation prompts, on which side effects are watched; probes: {"self" |
     "parent" | "base": ProbeSet}; embeddings: the model's own, of all prompts but the defence split's; targets: answer
     tokens of the untrained model by prompt id, where it complied, for attacks that aim at an answer; files: those that
-    the attack's config names.
+    the attack's config names; write: answers token sequences in place of our own generation, if it is there.
     """
 
     lm: LanguageModel
@@ -44,6 +44,7 @@ class Evaluation:
     progress: Callable[[int], None] | None = None
     targets: Mapping[str, list[int]] = field(default_factory=dict)
     files: Sequence[str] = ()
+    write: Callable[[Sequence[Sequence[int]]], list[Answer]] | None = None
 
     def prompts(self) -> pd.DataFrame:
         """All benchmark prompts in one frame, with a column `benchmark`."""
@@ -56,6 +57,8 @@ class Evaluation:
 
     def complete(self, sequences: Sequence[Sequence[int]]) -> list[Answer]:
         """Greedy answers to token sequences."""
+        if self.write is not None:
+            return self.write(sequences)
         return generate(self.lm, sequences, self.max_new_tokens, self.batch_rows, self.progress)
 
     def rows(self, prompts: pd.DataFrame, answers: Sequence[Answer], **about: Any) -> list[dict[str, Any]]:

@@ -42,11 +42,16 @@ _TAGS = ("union_tag_invalid", "union_tag_not_found")
 def user_error(error: ValidationError, config: Any, prefix: str = "") -> UserError:
     """The sentence for the mistake that says most; `prefix` is where `config` stands in the whole config."""
     details = error.errors(include_url=False)
-    # Of a value that fits no alternative of a union, every alternative complains: the innermost knows best.
-    detail = max(details, key=lambda one: (len(_path(one, config)), one["type"] not in _TYPES))
+    # Of a value that fits no alternative of a union, every alternative complains: the innermost knows best, and a key
+    # that is missing lies inside the mapping that lacks it.
+    detail = max(details, key=lambda one: (len(_path(one, config)) + _lacks(one), one["type"] not in _TYPES))
     unknown = [one for one in details if one["type"] == "unknown_key"]
     detail = unknown[0] if unknown else detail
     return UserError(f"{place(detail, config, prefix)}: {_what(detail, details, config)}")
+
+
+def _lacks(detail: ErrorDetails) -> bool:
+    return detail["type"] == "missing"
 
 
 def place(detail: ErrorDetails, config: Any, prefix: str = "") -> str:

@@ -182,8 +182,9 @@ class Bundle(Row):
 
 
 class Generation(Row):
-    """Greedy answers: their length in tokens, and how many are written at once."""
+    """Greedy answers: who writes them, their length in tokens, and how many are written at once."""
 
+    backend: Literal["transformers", "vllm"]
     max_new_tokens: Count
     batch_rows: Count
 

@@ -21,11 +21,11 @@ from es2.settings.types import (
 
 
 class LayerChoice(Row):
-    """How `layers: auto` chooses: number of layers, window of relative depth, least gap between two."""
+    """A rule for layers: their number, a window of relative depth, the least gap of relative depth between two."""
 
     count: Count
     window: Interval
-    gap: Count
+    gap: Share
 
 
 class Probes(Row):
@@ -60,7 +60,7 @@ class SeparationTerm(Row):
     form: Literal["plain", "scale_free", "bounded"]
     target: Positive
     distance: Literal["pairwise", "centroid"]
-    layers: Literal["auto"] | Annotated[list[Size], Field(min_length=1)]
+    layers: Literal["auto"] | LayerChoice | Annotated[list[Size], Field(min_length=1)]
     weight: Weight
 
 

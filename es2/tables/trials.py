@@ -34,7 +34,7 @@ def trials_table(
     `plain_refused`, `plain_degenerate`. A budget that was never reached is inf and `censored`.
     """
     found = [
-        who(row) | _training(training) | _shares(said, labels) | _budget(search)
+        who(row) | _training(training) | _shares(said, labels) | validation_budget(search)
         for row, training, said, search in zip(rows, trainings, verdicts, searches, strict=True)
     ]
     table = pd.DataFrame(found, columns=COLUMNS[:-2])
@@ -65,7 +65,7 @@ def _shares(verdicts: pd.DataFrame, labels: Mapping[str, str]) -> dict[str, floa
     }
 
 
-def _budget(search: pd.DataFrame) -> dict[str, Any]:
+def validation_budget(search: pd.DataFrame) -> dict[str, Any]:
     """The half-compliance budget on validation at the attacker's choices, with its 95 % interval.
 
     A search keeps shares, not prompts: for the interval, a prompt that complies at one budget is taken to comply

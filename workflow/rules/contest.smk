@@ -92,6 +92,33 @@ rule collect_trials:
         "../scripts/collect_trials.py"
 
 
+rule collect_finals:
+    """Measure the runs of a contest on validation by its own attackers, and tell which run of each method they choose."""
+    input:
+        searches=lambda w: search_tables(over_budgets(scope(w))),
+    output:
+        table=report(
+            "<results>/tables/{sweep}finals.csv",
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"table": "finals"},
+        ),
+    log:
+        "<logs>/collect_finals/{sweep}all.log",
+    benchmark:
+        "<timings>/collect_finals/{sweep}all.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        rows=lambda w: searchers(over_budgets(scope(w))),
+        code=code("collect_finals"),
+    script:
+        "../scripts/collect_finals.py"
+
+
 rule collect_attack_cost:
     """Tell what each attack on each run took: answers, tokens, seconds, memory."""
     input:

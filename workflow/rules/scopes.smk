@@ -29,6 +29,12 @@ def comparing(scope: str) -> list[tuple[dict, str]]:
     return [(row, bundle) for row, bundle in searched(scope) if study.fixes_budgets(bundle, row["run"])]
 
 
+def over_budgets(scope: str) -> list[tuple[dict, str]]:
+    """The searches of trained runs under attacks over budgets."""
+    attacks = {name: study.config.attacks[study.config.bundles[name].attack] for name in study.bundles(scope)}
+    return [(row, bundle) for row, bundle in searched(scope) if row["parent"] and hasattr(attacks[bundle], "budgets")]
+
+
 def searchers(jobs: list[tuple[dict, str]]) -> list[dict]:
     """Whose search each evaluation job's is: the row of its run, with its attack."""
     return [row | {"attack": study.config.bundles[bundle].attack} for row, bundle in jobs]
@@ -77,7 +83,7 @@ def sweep_outputs(sweep: str) -> list[str]:
     if study.config.sweeps[sweep].ability:
         tables, figures = [*tables, "ability"], [*figures, "pareto"]
     if study.pairs(sweep):
-        tables, figures = [*tables, "rivals"], [*figures, "rivals"]
+        tables, figures = [*tables, "rivals", "finals"], [*figures, "rivals"]
     if ablated(sweep):
         tables, figures = [*tables, "directions"], [*figures, "directions"]
     return [

@@ -9,10 +9,13 @@ from es2.progress import progress
 from es2.prompts.tables import read_prompt_tables
 from es2.reference import compliant_answers
 from es2.scripting import job
+from es2.vllm_answers import vllm_writer, wanted
 
 with job(snakemake):
-    cfg = snakemake.params.cfg
-    lm = load_run(snakemake.input.model, snakemake.input.adapter, cfg["model"])
+    cfg, files = snakemake.params.cfg, (snakemake.input.model, snakemake.input.adapter)
+    by_vllm = wanted(cfg)
+    lm = load_run(*files, cfg["model"], device="cpu" if by_vllm else None)
+    write = vllm_writer(lm, *files, cfg, int(snakemake.params.row["seed"])) if by_vllm else None
     prompts = read_prompt_tables(snakemake.input.prompts)
     probes = {
         name: ProbeSet.load(path) for name, path in zip(snakemake.params.fitted_on, snakemake.input.probes, strict=True)
@@ -21,7 +24,7 @@ with job(snakemake):
     targets = {key: tokens for path in snakemake.input.targets for key, tokens in compliant_answers(path).items()}
     with progress("answers") as advance:
         rows, search = evaluate_bundle(
-            lm, cfg, snakemake.params.row, prompts, probes, embeddings, advance, targets, snakemake.input.files
+            lm, cfg, snakemake.params.row, prompts, probes, embeddings, advance, targets, snakemake.input.files, write
         )
     write_csv(search, snakemake.output.search)
     write_jsonl(snakemake.output.answers, rows, private=True)

@@ -1,8 +1,9 @@
 """Draw which layer's direction an ablation needs, and how far each run turned it."""
 
+from es2.layers import chosen_layers
 from es2.plots.directions import directions_figure
 from es2.plots.style import save
-from es2.reporting import Study, chosen_layers, read_table
+from es2.reporting import Study, read_table
 from es2.scripting import job
 
 with job(snakemake):

@@ -1,0 +1,65 @@
+"""Which layers a training acts on: the rule keeps count, window and gap, and a run's own word goes first."""
+
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from es2.errors import UserError
+from es2.files import write_json
+from es2.layers import LayerRule, chosen_layers
+
+
+def test_layers_are_the_best_far_enough_apart() -> None:
+    scores = [9.0, 1.0, 5.0, 6.0, 4.0, 2.0, 3.0, 9.0, 9.0, 9.0]
+    assert LayerRule(2, (0.2, 0.75), 0.3).choose(scores) == [3, 6]
+    assert LayerRule(1, (0.0, 1.0), 0.3).choose(scores) == [0]
+
+
+def test_a_best_layer_that_leaves_no_room_is_passed_over() -> None:
+    assert LayerRule(2, (0.0, 1.0), 0.6).choose([1.0, 2.0, 9.0, 2.0, 1.5]) == [1, 4]
+
+
+def test_layers_that_do_not_fit_are_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"3 layers, 4 apart, do not fit into window \[0\.3, 0\.6\] of 10 layers"):
+        LayerRule(3, (0.3, 0.6), 0.4).choose([1.0] * 10)
+
+
+@pytest.mark.parametrize("depth", [12, 16, 24, 30, 32, 40, 80])
+def test_the_default_rule_fits_models_of_any_depth(depth: int) -> None:
+    """A gap is a share of the depth, so that three layers fit a shallow model as they fit a deep one."""
+    chosen = LayerRule(3, (0.3, 0.8), 0.15).choose([float(k) for k in range(depth)])
+    assert len(chosen) == 3
+    assert all(b - a >= 0.15 * depth for a, b in pairwise(chosen))
+
+
+@given(
+    st.lists(st.floats(-5, 5) | st.just(float("nan")), min_size=1, max_size=14),
+    st.integers(1, 4), st.integers(0, 50), st.integers(0, 50), st.integers(50, 100),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_layers_keep_gap_and_window_whenever_they_can(
+    scores: list[float], count: int, gap: int, low: int, high: int
+) -> None:
+    """The window's ends and the gap are hundredths, so that what fits can be told without rounding."""
+    rule, depth = LayerRule(count, (low / 100, high / 100), gap / 100), len(scores)
+    inside = [k for k in range(depth) if low * depth <= 100 * (k + 1) <= high * depth]
+    fits = any(all(100 * (b - a) >= gap * depth for a, b in pairwise(some)) for some in combinations(inside, count))
+    if not fits:
+        with pytest.raises(UserError):
+            rule.choose(scores)
+        return
+    chosen = rule.choose(scores)
+    assert len(set(chosen)) == count
+    assert set(chosen) <= set(inside)
+    assert all(100 * (b - a) >= gap * depth for a, b in pairwise(chosen))
+
+
+def test_a_run_takes_the_studys_choice_its_own_list_or_its_own_rule(tmp_path: Path) -> None:
+    path = tmp_path / "layers.json"
+    write_json(path, {"layers": [3, 7], "rule": "d_prime", "validation_d_prime": [0.0, 4.0, 2.0, 3.0, 1.0]})
+    assert chosen_layers("auto", path) == [3, 7]
+    assert chosen_layers([12, 18], path) == [12, 18]
+    assert chosen_layers({"count": 2, "window": [0.0, 1.0], "gap": 0.4}, path) == [1, 3]
