@@ -235,6 +235,10 @@ class Study:
         """Where each run of a scope changes states; without runs that change none."""
         return {run: self.layers(run) for run in self.runs(scope) if self.config.runs[run].method in AT_LAYERS}
 
+    def trained_layers(self, scope: str = MAIN) -> dict[str, Layers]:
+        """The layers that the settings of each trained run of a scope name, be they changed or held."""
+        return {run: self.layers(run) for run in self.runs(scope) if self.finetuned(run)}
+
     def comparisons(self) -> Settings:
         """What the tables of verdicts need to know, for es2.tables.verdicts.Settings."""
         primary = self.config.primary

@@ -1,4 +1,4 @@
-"""Which layers a training acts on: a config's own list, or a rule over the parent's probes (§3). Torch-free."""
+"""Which layers a training acts on: a config's own list, or a rule over the parent's probes (section 5). Torch-free."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -32,7 +32,7 @@ SWEEP = Truth(
 def figures(truth: Truth) -> dict[str, Figure]:
     """Every figure made from tables, of one synthetic study."""
     t, study = synthetic.all_tables(truth), truth.study()
-    points = dose_points(t.separability, t.robustness, t.dsr, study, [12, 18])
+    points = dose_points(t.separability, t.robustness, t.dsr, study, dict.fromkeys(study.runs, (12, 18)))
     return {
         "separability": separability_figure(t.separability, study, [12, 18]),
         "robustness": robustness_figure(t.dsr, t.robustness, study),

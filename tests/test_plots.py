@@ -77,7 +77,8 @@ def test_a_missing_measure_draws_nothing_and_breaks_nothing() -> None:
     assert not drawn["d' along the probe"]
     assert any(drawn.values())
     robustness_figure(t.dsr, robustness, study).draw_without_rendering()
-    dose_response_figure(dose_points(gap, robustness, t.dsr, study, [12]), study).draw_without_rendering()
+    points = dose_points(gap, robustness, t.dsr, study, dict.fromkeys(study.runs, (12,)))
+    dose_response_figure(points, study).draw_without_rendering()
     dsr_figure(t.dsr.assign(dsr_low=np.nan), robustness.iloc[:0], study).draw_without_rendering()
 
 

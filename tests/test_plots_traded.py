@@ -6,13 +6,14 @@ from drawing import NEVER
 from synthetic import Truth
 
 from es2.plots.balance import balance_figure, balance_points
-from es2.plots.dose_response import dose_points, dose_response_figure
+from es2.plots.dose_response import dose_points, dose_response_figure, relative_separation
 from es2.plots.tradeoff import BUDGET, DSR, tradeoff_figure, tradeoff_points
 
 
 def test_dose_is_relative_to_the_parent_and_a_censored_response_points_up() -> None:
     t, study = synthetic.all_tables(NEVER), NEVER.study()
-    points = {p.run: p for p in dose_points(t.separability, t.robustness, t.dsr, study, [12, 18])}
+    layers = dict.fromkeys(study.runs, (12, 18))
+    points = {p.run: p for p in dose_points(t.separability, t.robustness, t.dsr, study, layers)}
     assert set(points) == {"refusal_sft", "hold", "es2"}
     assert points["refusal_sft"].dose.value == pytest.approx(1.0)
     assert points["es2"].dose.value > 1.5
@@ -20,6 +21,19 @@ def test_dose_is_relative_to_the_parent_and_a_censored_response_points_up() -> N
     assert points["es2"].response.value == max(synthetic.BUDGETS)
     panel = dose_response_figure(list(points.values()), study).axes[0]
     assert [line.get_marker() for line in panel.get_lines()].count("^") == 2  # hold's own mark and the arrow
+
+
+def test_the_dose_of_a_run_is_taken_where_it_was_trained() -> None:
+    truth = Truth()
+    t, study = synthetic.all_tables(truth), truth.study()
+    deeper = t.separability["layer"] == 18
+    table = t.separability.assign(value=t.separability["value"].where(~deeper | (t.separability["run"] != "es2"), 9.0))
+    layers = {"refusal_sft": [12, 18], "hold": [12, 18], "es2": [12]}
+    dose = {p.run: p.dose.value for p in dose_points(table, t.robustness, t.dsr, study, layers)}
+    assert dose["es2"] == pytest.approx(relative_separation(t.separability, study, "es2", 0, [12]).value)
+    assert dose["hold"] == pytest.approx(relative_separation(t.separability, study, "hold", 0, [12, 18]).value)
+    assert dose["es2"] < relative_separation(table, study, "es2", 0, [12, 18]).value
+    assert {p.run for p in dose_points(table, t.robustness, t.dsr, study, {"es2": [12]})} == {"es2"}
 
 
 def test_balance_sets_harmful_refusals_against_harmless_ones() -> None:

@@ -1,7 +1,7 @@
 """Dose and response: how far a run separated, and what that buys under the adaptive attack."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -27,18 +27,18 @@ def dose_points(
     robustness: pd.DataFrame,
     dsr: pd.DataFrame,
     study: Study,
-    layers: Sequence[int],
+    layers: Mapping[str, Sequence[int]],
 ) -> list[Point]:
     """The points of the runs that were both analysed and attacked.
 
-    Dose: test centroid distance over within-class spread, mean over `layers`, divided by the parent's value
-    there.
+    layers: where each trained run was trained. Dose: test centroid distance over within-class spread, mean over these
+    layers, divided by the parent's value there.
     """
     points = []
     for run in study.runs:
         for seed in seeds(robustness, run):
             response = half_budget(robustness, dsr, study, run, seed)
-            dose = relative_separation(separability, study, run, seed, layers)
+            dose = relative_separation(separability, study, run, seed, layers.get(run, ()))
             if response.known and dose.known:
                 points.append(Point(run, seed, dose, response))
     return points

@@ -158,7 +158,7 @@ rule plot_dose_response:
         separability="<results>/tables/{sweep}separability.csv",
         robustness="<results>/tables/{sweep}robustness.csv",
         dsr="<results>/tables/{sweep}dsr.csv",
-        layers=lambda w: main_layers(w.model),
+        layers=lambda w: [auto_layers(run, w.model) for run in study.trained_layers(scope(w))],
     output:
         svg=report(
             "<results>/figures/{sweep}dose_response.{model}.svg",
@@ -179,6 +179,7 @@ rule plot_dose_response:
         runtime=30,
     params:
         cfg=study_of,
+        trained=lambda w: study.trained_layers(scope(w)),
         code=code("plot_dose_response"),
     script:
         "../scripts/plot_dose_response.py"
