@@ -72,7 +72,11 @@ def test_a_figure_script_writes_both_files(
     inputs.embeddings = [str(results / f"{run}.safetensors") for run in truth.runs]
     cfg = dataclasses.asdict(truth.study()) | {"runs": list(truth.runs), "layers": "auto"}
     outputs = Inputs(svg=str(tmp_path / "x.svg"), png=str(tmp_path / "x.png"))
-    run_script(f"plot_{figure}", monkeypatch, inputs, outputs, cfg=cfg, runs=list(truth.runs))
+    more: dict[str, object] = {"runs": list(truth.runs)}
+    if figure == "dose_response":  # the one figure that asks where each run was trained
+        inputs.layers = [inputs.layers] * len(truth.runs)
+        more["trained"] = dict.fromkeys(truth.runs, "auto")
+    run_script(f"plot_{figure}", monkeypatch, inputs, outputs, cfg=cfg, **more)
     assert (tmp_path / "x.svg").read_text().lstrip().startswith("<?xml")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
