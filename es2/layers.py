@@ -72,3 +72,8 @@ def chosen_layers(given: Any, path: str | Path) -> list[int]:
         return LayerRule.of(given).choose(read_json(path)["validation_d_prime"])
     chosen = read_json(path)["layers"] if given == "auto" else given
     return [int(layer) for layer in chosen]
+
+
+def layers_of_runs(given: Mapping[str, Any], paths: Sequence[str | Path]) -> dict[str, list[int]]:
+    """`chosen_layers` of several runs; each run's layers.json stands at its place in `paths`."""
+    return {run: chosen_layers(layers, path) for (run, layers), path in zip(given.items(), paths, strict=True)}

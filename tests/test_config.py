@@ -10,10 +10,11 @@ from configs import BASE, ROOT, RUBRIC, SFT, ZOO, changed, load
 from hypothesis import given
 from hypothesis import strategies as st
 
-from es2.config import check_files, merged, read_study, results_folder, schema, without_zeros
+from es2.config import check_files, merged, read_study, results_folder, schema
 from es2.errors import UserError
 from es2.registry import AT_LAYERS, TERMS
 from es2.settings.study import Config
+from es2.study import without_zeros
 
 FILES = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
 

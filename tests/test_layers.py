@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from es2.errors import UserError
 from es2.files import write_json
-from es2.layers import LayerRule, chosen_layers
+from es2.layers import LayerRule, chosen_layers, layers_of_runs
 
 
 def test_layers_are_the_best_far_enough_apart() -> None:
@@ -62,4 +62,6 @@ def test_a_run_takes_the_studys_choice_its_own_list_or_its_own_rule(tmp_path: Pa
     write_json(path, {"layers": [3, 7], "rule": "d_prime", "validation_d_prime": [0.0, 4.0, 2.0, 3.0, 1.0]})
     assert chosen_layers("auto", path) == [3, 7]
     assert chosen_layers([12, 18], path) == [12, 18]
-    assert chosen_layers({"count": 2, "window": [0.0, 1.0], "gap": 0.4}, path) == [1, 3]
+    rule = {"count": 2, "window": [0.0, 1.0], "gap": 0.4}
+    assert chosen_layers(rule, path) == [1, 3]
+    assert layers_of_runs({"es2": "auto", "es2_two": rule}, [path, path]) == {"es2": [3, 7], "es2_two": [1, 3]}

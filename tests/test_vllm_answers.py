@@ -102,7 +102,9 @@ def test_vllm_writes_what_our_generation_writes(vllm, tiny_folders, trained, tmp
         cfg = settings(attack, 6)
         write = vllm_writer(lm, manifest, adapter, cfg, seed=3)
         ours, searched = evaluate_bundle(lm, cfg, ROW, prompts, {}, None)
-        theirs, found = evaluate_bundle(lm, cfg, ROW, prompts, {}, None, write=write)
+        done: list[int] = []
+        theirs, found = evaluate_bundle(lm, cfg, ROW, prompts, {}, None, done.append, write=write)
+        assert sum(done) == len(theirs) + found["n"].sum()
         assert theirs == ours
         assert found.equals(searched)
         finished |= {row["finished"] for row in theirs}

@@ -58,7 +58,10 @@ class Evaluation:
     def complete(self, sequences: Sequence[Sequence[int]]) -> list[Answer]:
         """Greedy answers to token sequences."""
         if self.write is not None:
-            return self.write(sequences)
+            answers = self.write(sequences)
+            if self.progress is not None:
+                self.progress(len(answers))
+            return answers
         return generate(self.lm, sequences, self.max_new_tokens, self.batch_rows, self.progress)
 
     def rows(self, prompts: pd.DataFrame, answers: Sequence[Answer], **about: Any) -> list[dict[str, Any]]:

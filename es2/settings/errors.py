@@ -44,14 +44,12 @@ def user_error(error: ValidationError, config: Any, prefix: str = "") -> UserErr
     details = error.errors(include_url=False)
     # Of a value that fits no alternative of a union, every alternative complains: the innermost knows best, and a key
     # that is missing lies inside the mapping that lacks it.
-    detail = max(details, key=lambda one: (len(_path(one, config)) + _lacks(one), one["type"] not in _TYPES))
+    detail = max(
+        details, key=lambda one: (len(_path(one, config)) + (one["type"] == "missing"), one["type"] not in _TYPES)
+    )
     unknown = [one for one in details if one["type"] == "unknown_key"]
     detail = unknown[0] if unknown else detail
     return UserError(f"{place(detail, config, prefix)}: {_what(detail, details, config)}")
-
-
-def _lacks(detail: ErrorDetails) -> bool:
-    return detail["type"] == "missing"
 
 
 def place(detail: ErrorDetails, config: Any, prefix: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Paths and look-ups that the rules share. What a config means is es2.config's business."""
+"""Paths and look-ups that the rules share. What a config means is es2.study's business."""
 
 import math
 import os

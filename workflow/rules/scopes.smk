@@ -31,8 +31,7 @@ def comparing(scope: str) -> list[tuple[dict, str]]:
 
 def over_budgets(scope: str) -> list[tuple[dict, str]]:
     """The searches of trained runs under attacks over budgets."""
-    attacks = {name: study.config.attacks[study.config.bundles[name].attack] for name in study.bundles(scope)}
-    return [(row, bundle) for row, bundle in searched(scope) if row["parent"] and hasattr(attacks[bundle], "budgets")]
+    return [(row, bundle) for row, bundle in searched(scope) if row["parent"] and study.has_budgets(bundle)]
 
 
 def searchers(jobs: list[tuple[dict, str]]) -> list[dict]:
