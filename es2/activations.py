@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,15 @@ from es2.models import LanguageModel
 
 Edit = Callable[[int, Tensor, Tensor, int], Tensor]
 """edit(layer, states [b, d], rows [b], step) -> edited states [b, d]."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Places in a forward pass's residual stream (`here`: rows [m] and columns [m]), and the index of the prompt that
+    each belongs to in the caller's list (`rows` [m])."""
+
+    here: tuple[Tensor, Tensor]
+    rows: Tensor
 
 
 def block_output(output: Any) -> Tensor:
@@ -67,13 +77,10 @@ def last_mlp_at_cursor(lm: LanguageModel) -> Iterator[None]:
 
 
 @contextmanager
-def edit_residual(
-    lm: LanguageModel, layers: Sequence[int], edit: Edit, places: tuple[Tensor, Tensor] | None = None
-) -> Iterator[None]:
-    """Replace the residual stream of `layers` at the cursor's positions by `edit`'s result.
+def edit_residual(lm: LanguageModel, layers: Sequence[int], edit: Edit, places: Places | None = None) -> Iterator[None]:
+    """Replace the residual stream of `layers` at the cursor's positions, or at `places`, by `edit`'s result.
 
-    With `places` (rows [m] and positions [m] of the forward pass) it is replaced there instead, and `edit` sees these m
-    states with their rows. A forward pass without a cursor (the shared head of a template) is left as it is.
+    A forward pass without a cursor (the shared head of a template) is left as it is.
     """
 
     def hook_for(layer: int) -> Callable[..., Any]:
@@ -81,8 +88,8 @@ def edit_residual(
             if lm.cursor is None:
                 return None
             states = block_output(output)
-            here = places or (torch.arange(len(states), device=states.device), lm.cursor.positions)
-            rows = lm.cursor.rows if places is None else places[0]
+            here = (torch.arange(len(states), device=states.device), lm.cursor.positions)
+            here, rows = (here, lm.cursor.rows) if places is None else (places.here, places.rows)
             edited = states.clone()
             edited[here] = edit(layer, states[here], rows, lm.cursor.step)
             return (edited, *output[1:]) if isinstance(output, tuple) else edited

@@ -10,9 +10,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from es2.activations import Edit, edit_residual, record_residual
-from es2.batching import forward_after_head, forward_whole, pad_right, run_head, shared_head
+from es2.activations import Edit, Places, edit_residual, record_residual
+from es2.batching import shared_head
 from es2.models import Cursor, LanguageModel
+from es2.packing import lay_out
 from es2.tensors import write_tensors
 
 
@@ -57,36 +58,35 @@ def run_examples(
     edit: Edit | None = None,
     edited: Sequence[int] = (),
 ) -> Outputs:
-    """One forward pass over examples: dynamic padding, the shared head once, LM head left to the caller.
+    """One forward pass over examples, LM head left to the caller.
 
-    Gradients flow through the head's keys and values too, so this equals running each example whole. Under gradient
-    checkpointing that is what is done, for a block that runs again would fill the head's cache again. `edit` acts on
-    the layers `edited` at every position that predicts an answer token, as an attack on the answer would.
+    They lie end to end in one row with the head that their prompts share run once (es2.packing), or where the model
+    cannot take that, whole and side by side. `edit` acts on the layers `edited` at every position that predicts an
+    answer token, as an attack on the answer would.
     """
     tokens = [[*example.prompt_tokens, *example.answer_tokens[:-1]] for example in examples]
-    n_shared = shared_head([example.prompt_tokens for example in examples])
-    run_again = lm.checkpointed and torch.is_grad_enabled()
-    n_head = 0 if run_again else n_shared
-    batch = pad_right([ids[n_head:] for ids in tokens], lm.device)
-    starts = [len(example.prompt_tokens) - n_head - 1 for example in examples]
-    lengths = [len(example.answer_tokens) for example in examples]
-    rows = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor(lengths))
-    columns = torch.cat([torch.arange(start, start + n) for start, n in zip(starts, lengths, strict=True)])
-    head = None if run_again else run_head(lm, tokens[0][:n_head])
+    n_head = shared_head([example.prompt_tokens for example in examples])
+    layout = lay_out(lm, tokens, n_head)
+    every = torch.arange(len(examples))
+    starts = torch.tensor([len(example.prompt_tokens) - n_head - 1 for example in examples])
+    lengths = torch.tensor([len(example.answer_tokens) for example in examples])
+    rows = torch.repeat_interleave(every, lengths)
+    step = torch.cat([torch.arange(n) for n in lengths.tolist()])
+    answers, prompts = layout.find(rows, starts[rows] + step), layout.find(every, starts)
     with (
-        edit_residual(lm, edited, edit, (rows, columns)) if edit is not None else nullcontext(),
+        edit_residual(lm, edited, edit, Places(answers, rows)) if edit is not None else nullcontext(),
         record_residual(lm, layers, whole) as recorded,
-        lm.looking_at(Cursor(torch.arange(len(examples)), torch.tensor(starts, device=lm.device))),
+        lm.looking_at(Cursor(every, prompts[1].to(lm.device))),
     ):
-        states = forward_whole(lm, batch) if head is None else forward_after_head(lm, head, n_head, batch)[0]
-    first = torch.cat([torch.arange(n) for n in lengths]) == 0
+        states = layout.run(lm)
     targets = torch.tensor([token for example in examples for token in example.answer_tokens], device=lm.device)
     own: list[dict[int, Tensor]] = []
     if whole:
-        skipped = n_shared - n_head
-        own = [{k: recorded[k][row, skipped:n] for k in layers} for row, n in enumerate(batch.lengths.tolist())]
-        recorded = {k: recorded[k][torch.arange(len(examples)), starts] for k in layers}
-    return Outputs(dict(recorded), states[rows, columns], rows, targets, first, own)
+        for row, ids in enumerate(tokens):
+            line, columns = layout.find(torch.tensor([row]), torch.tensor([0, len(ids) - n_head - 1]))
+            own.append({k: recorded[k][line[0], columns[0] : columns[1] + 1] for k in layers})
+        recorded = {k: recorded[k][prompts] for k in layers}
+    return Outputs(dict(recorded), states[answers], rows, targets, step == 0, own)
 
 
 def save_states(path: str | Path, prompt_ids: Iterable[str], states: Sequence[Tensor]) -> None:

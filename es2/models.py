@@ -30,7 +30,8 @@ class Cursor:
     """Where in the running forward pass the tokens of interest lie; residual edits read it.
 
     rows [b] are the prompts' indices in the caller's list, positions [b] the indices of the tokens in this forward's
-    sequence, step the number of the answer token that this forward predicts (0 = at the last prompt token).
+    sequence (of a packed row all lie in the one sequence there is: see es2.packing), step the number of the answer
+    token that this forward predicts (0 = at the last prompt token).
     """
 
     rows: Tensor
@@ -48,6 +49,8 @@ class LanguageModel:
     cursor: Cursor | None = field(default=None, repr=False)
     checkpointed: bool = False
     """Whether a backward pass computes the blocks' activations again (see `checkpoint_blocks`)."""
+    packs: bool | None = field(default=None, repr=False)
+    """Whether sequences may lie end to end in one row; not known yet if None (see `es2.packing.can_pack`)."""
 
     @property
     def base(self) -> PreTrainedModel:
@@ -97,22 +100,30 @@ class LanguageModel:
     def checkpoint_blocks(self) -> None:
         """Gradient checkpointing: of each block keep what enters it, and run it again in the backward pass.
 
-        Only the block itself is run again, not the hooks that record or edit what leaves it. A block that has filled a
-        cache must not be: see `es2.examples.run_examples`.
+        Only the block itself is run again, not the hooks that record or edit what leaves it.
         """
         for block in self.blocks:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         self.checkpointed = True
 
+    @property
+    def logit_factor(self) -> float:
+        """What the family multiplies its logits with."""
+        config = self.base.config.get_text_config()
+        scale, divisor = getattr(config, "logit_scale", None), getattr(config, "logits_scaling", None)
+        return (1.0 if scale is None else float(scale)) / (1.0 if divisor is None else float(divisor))
+
+    @property
+    def logit_cap(self) -> float | None:
+        """The bound that the family's softcap keeps its logits within."""
+        return getattr(self.base.config.get_text_config(), "final_logit_softcapping", None)
+
     def logits(self, states: Tensor) -> Tensor:
         """Logits [..., |V|] of post-norm final states [..., d], with the family's scale and softcap applied."""
         logits = self.base.get_output_embeddings()(states)
-        config = self.base.config.get_text_config()
-        if (scale := getattr(config, "logit_scale", None)) is not None:
-            logits = logits * scale
-        if (divisor := getattr(config, "logits_scaling", None)) is not None:
-            logits = logits / divisor
-        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+        if self.logit_factor != 1.0:
+            logits = logits * self.logit_factor
+        if (cap := self.logit_cap) is not None:
             logits = cap * torch.tanh(logits / cap)
         return logits
 

@@ -16,7 +16,7 @@ from es2.checkpoints import Checkpoints, Rows, trainable
 from es2.embeddings import extract_tokens
 from es2.errors import UserError
 from es2.examples import run_examples
-from es2.losses.divergence import kl_divergence
+from es2.losses.through_head import kl_through_head
 from es2.low_rank import fuse
 from es2.methods.base import Method
 from es2.models import LanguageModel
@@ -85,8 +85,7 @@ def watch(lm: LanguageModel, held_out: HeldOut) -> dict[str, float]:
     for start in range(0, len(references), 16):
         part = references[start : start + 16]
         outputs = run_examples(lm, [reference.example() for reference in part])
-        states = torch.cat([reference.states for reference in part]).to(outputs.final)
-        kl = kl_divergence(lm.logits(outputs.final), lm.logits(states))
+        kl = kl_through_head(lm, outputs.final, torch.cat([reference.states for reference in part]))
         total, count = total + kl.sum().item(), count + len(kl)
     values = extract_tokens(lm, [reference.prompt_tokens for reference in references])
     norms = values.norm(dim=-1).mean(dim=0) / held_out.embeddings.norm(dim=-1).mean(dim=0)

@@ -10,8 +10,10 @@ from oracles import add_random_lora
 from es2.drift import measure_drift
 from es2.embeddings import extract_tokens
 from es2.examples import run_examples
+from es2.losses import through_head
 from es2.losses.divergence import kl_divergence, relative_drift
 from es2.losses.separation import DISTANCES, FORMS
+from es2.losses.through_head import kl_through_head
 from es2.reference import record
 from es2.training import HeldOut, watch
 
@@ -27,9 +29,80 @@ def logits_along(lm, reference):
         return lm.model(input_ids=ids).logits[0, len(reference.prompt_tokens) - 1 : -1]
 
 
+def kl_double(lm, states, parent):
+    """KL at each row [t] between the logits of two models' final states, by a model in double precision."""
+    p, q = (torch.log_softmax(lm.logits(each.double()), dim=-1) for each in (states, parent))
+    return (p.exp() * (p - q)).sum(dim=-1)
+
+
 def two_model_kl(child, parent, reference):
     p, q = (torch.log_softmax(logits_along(lm, reference).double(), dim=-1) for lm in (child, parent))
     return (p.exp() * (p - q)).sum(dim=-1)
+
+
+@pytest.mark.parametrize("piece", [7, 64, 1000])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kl_in_pieces_of_the_vocabulary_is_the_naive_one(load_model, family, piece, monkeypatch):
+    """Value and gradient against double precision, at small and large logits, with an uneven last piece."""
+    monkeypatch.setattr(through_head, "PIECE", {"cpu": piece})
+    lm, exact = load_model(family), load_model(family)
+    lm.base.requires_grad_(False)
+    exact.model.double()
+    torch.manual_seed(0)
+    for size, apart in ((1.0, 0.01), (1.0, 1.0), (60.0, 60.0)):
+        parent = size * torch.randn(9, lm.width)
+        states = (parent + apart * torch.randn_like(parent)).requires_grad_(True)
+        weights = torch.rand(9)
+        found = kl_through_head(lm, states, parent)
+        (gradient,) = torch.autograd.grad((weights * found).sum(), states)
+        expected = kl_double(exact, states, parent.double())
+        (naive,) = torch.autograd.grad((weights * expected).sum(), states)
+        assert expected.mean() > 1e-6
+        torch.testing.assert_close(found.double(), expected, atol=1e-5 * size, rtol=1e-4)
+        torch.testing.assert_close(gradient, naive, atol=3e-6 + 1e-4 * naive.abs().max().item(), rtol=1e-4)
+        with torch.no_grad():
+            assert torch.equal(kl_through_head(lm, states, parent), found)
+
+
+@pytest.mark.parametrize("settings", [{"final_logit_softcapping": 2.0}, {"logit_scale": 0.3}, {"logits_scaling": 3.0}])
+def test_kl_through_a_head_that_scales_or_caps(load_model, settings):
+    lm = load_model()
+    lm.base.requires_grad_(False)
+    for name, value in settings.items():
+        setattr(lm.base.config, name, value)
+    torch.manual_seed(0)
+    parent, states = torch.randn(2, 9, lm.width)
+    states.requires_grad_(True)
+    found, expected = kl_through_head(lm, states, parent), kl_divergence(lm.logits(states), lm.logits(parent))
+    plain = lm.base.get_output_embeddings()(states)
+    assert (lm.logits(states) - plain).abs().max() > 0.1
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    gradients = [torch.autograd.grad(kl.sum(), states)[0] for kl in (found, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
+
+
+def test_kl_through_the_head_keeps_two_tensors_of_the_vocabulary(load_model):
+    """Of the naive way's tensors [tokens, |V|] two are kept for the backward pass, and without gradients none."""
+    lm = load_model()
+    lm.base.requires_grad_(False)
+    states = torch.randn(40, lm.width)
+
+    def kept(loss, states):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda one: sizes.append(one.numel()) or one, lambda one: one):
+            loss(states)
+        return sum(size for size in sizes if size >= 40 * 32) / (40 * lm.n_tokens)
+
+    def ours(states):
+        return kl_through_head(lm, states, states.detach())
+
+    def naive(states):
+        return kl_divergence(lm.logits(states), lm.logits(states.detach()))
+
+    weight = lm.width / 40
+    assert kept(ours, states.clone().requires_grad_(True)) == pytest.approx(2 + weight, abs=0.1)
+    assert kept(naive, states.clone().requires_grad_(True)) > 3
+    assert kept(ours, states) < 0.1 + weight
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from es2.embeddings import Embeddings
 from es2.examples import Example, Outputs, run_examples
-from es2.losses.divergence import kl_divergence
+from es2.losses.through_head import kl_through_head
 from es2.models import LanguageModel
 from es2.reference import Reference
 
@@ -67,9 +67,12 @@ class Method(ABC):
         """The loss of one batch."""
 
 
-def kl_to_parent(lm: LanguageModel, logits: Tensor, examples: Sequence[Example]) -> Tensor:
-    """KL to the parent's logits in nats at each answer token [t] of the examples that have cached states, in order."""
-    states = torch.cat([example.states for example in examples if example.states is not None])
-    with torch.no_grad():
-        parent = lm.logits(states.to(logits.device, logits.dtype))
-    return kl_divergence(logits, parent)
+def kl_to_parent(lm: LanguageModel, final: Tensor, examples: Sequence[Example]) -> Tensor:
+    """KL to the parent in nats at each answer token [t] of the examples that have cached states, in order, from the
+    post-norm final states [t, d] there."""
+    return kl_through_head(lm, final, parent_states(examples))
+
+
+def parent_states(examples: Sequence[Example]) -> Tensor:
+    """The parent's cached states [t, d] of the examples that have some, in order."""
+    return torch.cat([example.states for example in examples if example.states is not None])

@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from es2.examples import Example, Outputs
-from es2.methods.base import Loss, Method, TrainingData, kl_to_parent
+from es2.losses.divergence import kl_divergence
+from es2.methods.base import Loss, Method, TrainingData, parent_states
 from es2.models import LanguageModel
 
 
@@ -45,6 +46,8 @@ class RefusalSFT(Method):
         total = refusals + self.answers_weight * answers
         parts = {"refusals": refusals.item(), "answers": answers.item()}
         if self.kl_weight > 0:
-            kl = kl_to_parent(lm, logits[~harmful], examples).mean()
+            with torch.no_grad():
+                parent = lm.logits(parent_states(examples).to(logits))
+            kl = kl_divergence(logits[~harmful], parent).mean()
             total, parts = total + self.kl_weight * kl, {**parts, "kl": kl.item()}
         return Loss(total, parts)

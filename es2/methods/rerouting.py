@@ -156,7 +156,7 @@ class Triplet(CircuitBreakers):
     def kl(self, lm: LanguageModel, examples: Sequence[Example], outputs: Outputs) -> Tensor:
         """Mean KL to the parent over the answer tokens of the retained examples."""
         kept = torch.tensor([example.states is not None for example in examples])[outputs.rows]
-        return kl_to_parent(lm, lm.logits(outputs.final[kept.to(lm.device)]), examples).mean()
+        return kl_to_parent(lm, outputs.final[kept.to(lm.device)], examples).mean()
 
 
 def _key(example: Example) -> tuple[str, str]:

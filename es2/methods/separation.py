@@ -66,7 +66,7 @@ class Separation(Method):
     ) -> tuple[Tensor, Tensor]:
         """Mean KL to the parent over answer tokens: of safe prompts, and of harmful prompts that the parent refused."""
         refused = torch.tensor([self.data.references[one.prompt_id].verdict == "refusal" for one in examples])
-        kl = kl_to_parent(lm, lm.logits(outputs.final), examples)
+        kl = kl_to_parent(lm, outputs.final, examples)
         safe_tokens = (~harmful)[outputs.rows].to(kl.device)
         refusal_tokens = (harmful & refused)[outputs.rows].to(kl.device)
         held = kl[refusal_tokens].mean() if refusal_tokens.any() else kl.new_zeros(())
