@@ -55,25 +55,31 @@ def record_residual(lm: LanguageModel, layers: Sequence[int], whole: bool = Fals
 def last_mlp_at_cursor(lm: LanguageModel) -> Iterator[None]:
     """Run the last block's MLP at the cursor's positions alone: where a forward pass is read nowhere else.
 
-    It saves most of that block, a thirtieth of a pass of 30. The MLP's output [b, 1, d] is added to the residual stream
-    [b, t, d] of every position, so that all but the cursor's are wrong. A pass without a cursor (the shared head,
-    of which only keys and values are kept) runs it at the first position.
+    It saves most of that block, a thirtieth of a pass of 30. Its output is taken to be zero elsewhere, so that the
+    residual stream after the block is right at the cursor's positions alone.
     """
+    shapes: list[torch.Size] = []
+
+    def here(rows: int) -> tuple[Tensor, Tensor]:
+        assert lm.cursor is not None
+        return torch.arange(rows, device=lm.device), lm.cursor.positions
 
     def narrow(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        states = inputs[0]
-        if lm.cursor is None:
-            return (states[:, :1], *inputs[1:])
-        rows = torch.arange(len(states), device=states.device)
-        return (states[rows, lm.cursor.positions][:, None], *inputs[1:])
+        shapes.append(inputs[0].shape)
+        return (inputs[0][here(len(inputs[0]))][None], *inputs[1:])
+
+    def widen(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+        shape = shapes.pop()
+        wide = output.new_zeros(shape)
+        wide[here(shape[0])] = output[0]
+        return wide
 
     mlp = getattr(lm.blocks[-1], "mlp", None)
-    handle = mlp.register_forward_pre_hook(narrow) if isinstance(mlp, torch.nn.Module) else None
-    try:
+    with ExitStack() as stack:
+        if isinstance(mlp, torch.nn.Module):
+            stack.callback(mlp.register_forward_pre_hook(narrow).remove)
+            stack.callback(mlp.register_forward_hook(widen).remove)
         yield
-    finally:
-        if handle is not None:
-            handle.remove()
 
 
 @contextmanager

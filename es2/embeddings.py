@@ -11,9 +11,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from es2.activations import last_mlp_at_cursor, record_residual
-from es2.batching import even_budget, forward_after_head, pad_right, run_head, shared_head, token_budget_batches
+from es2.batching import even_budget, shared_head, token_budget_batches
 from es2.errors import UserError
 from es2.models import Cursor, LanguageModel
+from es2.packing import lay_out
 from es2.tensors import write_pieces
 
 PIECE = 4096  # prompts whose embeddings are in memory at a time; batches are sorted by length within a piece
@@ -47,16 +48,17 @@ def extract_tokens(lm: LanguageModel, sequences: Sequence[Sequence[int]], batch_
     layers = range(lm.n_layers)
     values = torch.empty(len(sequences), len(layers), lm.width)
     n_head = shared_head(sequences)
-    own = [sequence[n_head:] for sequence in sequences]
-    lengths = [len(tokens) for tokens in own]
-    with last_mlp_at_cursor(lm), record_residual(lm, layers) as recorded:
-        head = run_head(lm, sequences[0][:n_head]) if sequences else None
-        for rows in token_budget_batches(lengths, even_budget(lengths, batch_tokens), most=len(own)):
-            batch = pad_right([own[row] for row in rows], lm.device)
-            assert head is not None
-            with lm.looking_at(Cursor(torch.tensor(rows), batch.lengths - 1)):
-                forward_after_head(lm, head, n_head, batch)
-            values[rows] = torch.stack([recorded[layer] for layer in layers], dim=1).float().cpu()
+    lengths = [len(sequence) - n_head for sequence in sequences]
+    for rows in token_budget_batches(lengths, even_budget(lengths, batch_tokens), most=len(lengths)):
+        layout = lay_out(lm, [sequences[row] for row in rows], n_head)
+        last = layout.find(torch.arange(len(rows)), torch.tensor([lengths[row] - 1 for row in rows]))[1]
+        with (
+            last_mlp_at_cursor(lm),
+            record_residual(lm, layers) as recorded,
+            lm.looking_at(Cursor(torch.tensor(rows), last.to(lm.device))),
+        ):
+            layout.run(lm)
+        values[rows] = torch.stack([recorded[layer] for layer in layers], dim=1).float().cpu()
     return values
 
 

@@ -17,6 +17,7 @@ from es2.embeddings import (
 )
 from es2.errors import UserError
 from es2.models import Cursor
+from es2.packing import can_pack
 
 
 def close(found, expected):
@@ -85,17 +86,18 @@ def test_system_prompt_moves_the_embeddings(load_model):
     assert moved.abs().max() > 0.01
 
 
-def test_shared_head_runs_once_and_padding_is_within_the_budget(load_model):
+def test_a_batch_is_one_row_with_the_head_once_and_within_the_budget(load_model):
     lm = load_model()
+    sequences = lm.chat_tokens(PROMPTS)
+    head = shared_head(sequences)
+    assert can_pack(lm)
     seen = []
     lm.blocks[0].register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].shape[:2]))
     extract(lm, PROMPTS, batch_tokens=60)
-    sequences = lm.chat_tokens(PROMPTS)
-    head = shared_head(sequences)
-    assert seen[0] == (1, head)
-    assert sum(rows for rows, _ in seen[1:]) == len(PROMPTS)
-    assert all(rows * width <= 60 or rows == 1 for rows, width in seen[1:])
-    assert max(width for _, width in seen[1:]) == max(map(len, sequences)) - head
+    assert len(seen) > 2
+    assert {rows for rows, _ in seen} == {1}
+    assert max(width for _, width in seen) <= head + 60
+    assert sum(width - head for _, width in seen) == sum(len(one) - head for one in sequences)
 
 
 def test_hooks_and_cursor_are_removed(load_model):
@@ -121,17 +123,21 @@ def test_hooks_and_cursor_are_removed_after_an_exception(load_model):
     assert n_hooks(lm) == 0
 
 
+@pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_last_mlp_runs_once_a_prompt_and_is_whole_again_afterwards(load_model, family):
+def test_the_last_mlp_runs_once_a_prompt_and_is_whole_again_afterwards(load_model, family, packs):
     lm = load_model(family)
+    expected = extract(lm, PROMPTS)
+    lm.packs = packs
     seen = []
-    handle = lm.blocks[-1].mlp.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape[1]))
-    extract(lm, PROMPTS, batch_tokens=60)
+    handle = lm.blocks[-1].mlp.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape[:2]))
+    torch.testing.assert_close(extract(lm, PROMPTS, batch_tokens=60), expected, atol=1e-4, rtol=1e-4)
     assert len(seen) > 2
-    assert set(seen) == {1}
+    assert {rows for rows, _ in seen} == {1}
+    assert sum(columns for _, columns in seen) == len(PROMPTS)
     lm.base(input_ids=torch.tensor([[1, 2, 3]]))
     handle.remove()
-    assert seen[-1] == 3
+    assert seen[-1][1] == 3
 
 
 def test_an_edit_acts_at_the_cursor_alone(load_model):
