@@ -73,7 +73,7 @@ def even_budget(lengths: Sequence[int], budget: int) -> int:
 
 
 def run_head(lm: LanguageModel, tokens: Sequence[int]) -> DynamicCache:
-    """Keys and values of the shared head, run once as a batch of one; gradients flow through it where enabled."""
+    """Keys and values of the shared head, run once as a batch of one."""
     cache = DynamicCache()
     if tokens:
         ids = torch.tensor([list(tokens)], device=lm.device)

@@ -22,11 +22,12 @@ from es2.attacks.directions import mean_difference
 from es2.attacks.landing import in_window
 from es2.attacks.planes import random_directions
 from es2.attacks.search import FITTED_ON, Cell, choose
-from es2.batching import forward_after_head, pad_right, run_head, shared_head
+from es2.batching import shared_head
 from es2.errors import UserError
 from es2.generation import Answer
 from es2.losses.divergence import kl_divergence
 from es2.models import LanguageModel
+from es2.packing import lay_out
 
 READS_MIDDLE = ("pre_feedforward_layernorm", "post_attention_layernorm")
 """The norm that reads the residual stream between a block's attention and its MLP, by family; the first there is."""
@@ -190,12 +191,9 @@ def first_token_kl(evaluation: Evaluation, attack: ProjectionAttack, most: int =
     lm = evaluation.lm
     tokens = lm.chat_tokens(evaluation.harmless["prompt"].tolist()[:most])
     n_head = shared_head(tokens)
-
-    def logits() -> Tensor:
-        batch = pad_right([ids[n_head:] for ids in tokens], lm.device)
-        states, _ = forward_after_head(lm, run_head(lm, tokens[0][:n_head]), n_head, batch)
-        return lm.logits(states[torch.arange(len(tokens)), batch.lengths - 1])
-
-    plain = logits()
+    layout = lay_out(lm, tokens, n_head)
+    last = layout.find(torch.arange(len(tokens)), torch.tensor([len(ids) - n_head - 1 for ids in tokens]))
+    plain = lm.logits(layout.run(lm)[last])
     with attack.applied(lm):
-        return kl_divergence(logits(), plain).mean().item()
+        attacked = lm.logits(layout.run(lm)[last])
+    return kl_divergence(attacked, plain).mean().item()
