@@ -19,14 +19,14 @@ from bench.scene import FULL, QUICK, Scene, embedded, larger, scene, tiny
 from es2.errors import UserError
 from es2.files import write_csv, write_json
 
-PARTS = (extraction, probes, steps, generation)
+PARTS = {"extraction": extraction, "probes": probes, "es2_step": steps, "generation": generation}
 MODEL = Path("resources/models/smollm2_135m")
 
 
-def comparisons(made: Scene) -> Iterator[Comparison]:
-    """Every row of a scene, made one part after the other, so that only one part's models are in memory."""
-    for part in PARTS:
-        yield from part.comparisons(made)
+def comparisons(made: Scene, paths: Iterable[str] = tuple(PARTS)) -> Iterator[Comparison]:
+    """The rows of a scene, made one part after the other, so that only one part's models are in memory."""
+    for path in paths:
+        yield from PARTS[path].comparisons(made)
 
 
 def scenes(options: argparse.Namespace, folder: Path) -> Iterator[Scene]:
@@ -41,11 +41,11 @@ def scenes(options: argparse.Namespace, folder: Path) -> Iterator[Scene]:
             yield scene("qwen2.5_0.5b_random", larger(device), sizes)
 
 
-def table(made: Iterable[Scene]) -> pd.DataFrame:
-    """All rows, each told as it is done."""
+def table(made: Iterable[Scene], paths: Sequence[str]) -> pd.DataFrame:
+    """All rows of the paths, each told as it is done."""
     rows = []
     for one in made:
-        for comparison in comparisons(one):
+        for comparison in comparisons(one, paths):
             row = measured(comparison, one.machine, one.name)
             rows.append(row)
             print(sentence(row), flush=True)
@@ -78,6 +78,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL, help="folder of the converted model")
     parser.add_argument("--devices", nargs="+", choices=("cpu", "cuda"), help="instead of all that there are")
+    parser.add_argument("--paths", nargs="+", choices=tuple(PARTS), default=tuple(PARTS), help="instead of all")
     parser.add_argument("--larger", action="store_true", help="also random weights in the shape of Qwen2.5-0.5B")
     parser.add_argument("--quick", action="store_true", help="a tiny random model in seconds: that all of it runs")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of both sides")
@@ -94,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{options.threads} threads, load {os.getloadavg()[0]:.1f}", flush=True)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            rows = table(scenes(options, Path(folder)))
+            rows = table(scenes(options, Path(folder)), options.paths)
     except (UnequalError, UserError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -21,8 +21,8 @@ GOALS = {
     ("extraction", "one_prompt_at_a_time"): Goal(4.0, fraction=0.65),
     ("extraction", "batched_hidden_states"): Goal(2.5, fraction=0.65),
     ("probes", "scikit_learn_loop"): Goal(10.0),
-    ("es2_step", "two_models_padded_512"): Goal(20.0),
     ("es2_step", "two_models_dynamic_padding"): Goal(2.5),
+    ("es2_step", "two_models_padded_512"): Goal(20.0),
     ("generation", "unsorted_batches_of_8"): Goal(2.0),
     ("scav_generation", "plain_generation"): Goal(1.15, cost=True),
 }

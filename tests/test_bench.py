@@ -46,6 +46,11 @@ def test_quick_makes_every_row(tmp_path, capsys):
     assert len([line for line in capsys.readouterr().out.splitlines() if "/" in line and ": " in line]) >= len(table)
 
 
+def test_chosen_paths_are_measured_alone(tmp_path):
+    assert main(["--quick", "--threads", "1", "--devices", "cpu", "--paths", "es2_step", "--out", str(tmp_path)]) == 0
+    assert set(pd.read_csv(tmp_path / "bench.csv")["path"]) == {"es2_step"}
+
+
 @pytest.mark.parametrize("key", GOALS, ids="/".join)
 def test_a_wrong_anchor_is_told_with_its_numbers(results, key):
     comparison, ours, theirs = results[key]

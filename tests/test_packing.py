@@ -1,5 +1,7 @@
 """Sequences end to end in one row: where each token lies, what each layer sees, and models that cannot take it."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from conftest import FAMILIES, PROMPTS
@@ -7,6 +9,7 @@ from oracles import add_random_lora
 
 from es2.batching import shared_head
 from es2.examples import Example, run_examples
+from es2.models import LanguageModel
 from es2.models import load_model as load
 from es2.packing import ATTENTION, Whole, can_pack, lay_out, pack
 
@@ -125,3 +128,4 @@ def test_the_trial_leaves_no_trace(load_model):
     lm.decoder.register_forward_hook(lambda *_: calls.append(1))
     assert can_pack(lm)
     assert not calls
+    assert can_pack(LanguageModel(deepcopy(lm.model), lm.tokenizer))  # whose config says so already
