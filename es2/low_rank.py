@@ -5,7 +5,7 @@ backward, in every linear layer. Here each product is added where the matrix pro
 the same up to rounding.
 """
 
-from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import torch
@@ -44,21 +44,18 @@ def fuse(model: nn.Module) -> None:
 
     for layer in model.modules():
         if isinstance(layer, Linear) and ADAPTER in layer.lora_A:
-            layer.forward = _fused(layer)  # type: ignore[method-assign]
+            # Bound, so that a copy of the model computes with its own weights.
+            layer.forward = MethodType(_forward, layer)  # type: ignore[method-assign]
 
 
-def _fused(layer: Any) -> Callable[..., Tensor]:
-    """The layer's forward function; peft's own where the adapter is off, folded in, dropped out or of another type."""
-    by_peft, base, down, up = layer.forward, layer.base_layer, layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+def _forward(layer: Any, x: Tensor, *more: Any, **named: Any) -> Tensor:
+    """The layer's output; peft's own where the adapter is off, folded in, dropped out or of another type."""
+    base, down, up = layer.base_layer, layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
     plain = isinstance(layer.lora_dropout[ADAPTER], nn.Identity) and ADAPTER not in layer.lora_variant
-    plain = plain and type(base) is nn.Linear and up.bias is None
-
-    def forward(x: Tensor, *more: Any, **named: Any) -> Tensor:
-        same = x.dtype == base.weight.dtype == down.weight.dtype and not torch.is_autocast_enabled(x.device.type)
-        on = not layer.disable_adapters and not layer.merged and layer.active_adapters == [ADAPTER]
-        if not (plain and same and on) or more or named or base.weight.requires_grad:
-            return by_peft(x, *more, **named)
-        scale = layer.scaling[ADAPTER]
-        return _Adapted.apply(x, base.weight, base.bias, down.weight, up.weight, scale)
-
-    return forward
+    plain = plain and type(base) is nn.Linear and up.bias is None and not base.weight.requires_grad
+    same = x.dtype == base.weight.dtype == down.weight.dtype and not torch.is_autocast_enabled(x.device.type)
+    on = not layer.disable_adapters and not layer.merged and layer.active_adapters == [ADAPTER]
+    if not (plain and same and on) or more or named:
+        out: Tensor = type(layer).forward(layer, x, *more, **named)
+        return out
+    return _Adapted.apply(x, base.weight, base.bias, down.weight, up.weight, layer.scaling[ADAPTER])

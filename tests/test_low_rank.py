@@ -1,5 +1,7 @@
 """The fused LoRA layer equals peft's own: outputs, gradients, and every state in which peft does something else."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -120,3 +122,17 @@ def test_an_adapter_that_is_trained_further_is_fused(load_model, tiny_folders, t
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, by_parent[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_copy_computes_with_its_own_adapter(load_model):
+    lm = adapted(load_model())
+    tokens = torch.tensor([[5, 9, 2, 7, 3]])
+    copied = deepcopy(lm.model)
+    with torch.no_grad():
+        before = lm.model(input_ids=tokens).logits
+        for name, weight in copied.named_parameters():
+            if "lora_" in name:
+                weight.zero_()
+        assert torch.equal(lm.model(input_ids=tokens).logits, before)
+        plain = load_model().model(input_ids=tokens).logits
+        torch.testing.assert_close(copied(input_ids=tokens).logits, plain)
