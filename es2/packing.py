@@ -102,11 +102,8 @@ def can_pack(lm: LanguageModel) -> bool:
     """
     if lm.packs is None:
         config = lm.base.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        lm.packs = config._attn_implementation in ("sdpa", ATTENTION) and kinds <= {
-            "full_attention",
-            "sliding_attention",
-        }
+        usual = set(getattr(config, "layer_types", None) or []) <= {"full_attention", "sliding_attention"}
+        lm.packs = usual and config._attn_implementation in ("sdpa", ATTENTION)
         if lm.packs:
             # It stays set, for a block under gradient checkpointing runs again in the backward pass; without `packed`
             # it is transformers' own.
