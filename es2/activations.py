@@ -94,10 +94,10 @@ def edit_residual(lm: LanguageModel, layers: Sequence[int], edit: Edit, places: 
             if lm.cursor is None:
                 return None
             states = block_output(output)
-            here = (torch.arange(len(states), device=states.device), lm.cursor.positions)
-            here, rows = (here, lm.cursor.rows) if places is None else (places.here, places.rows)
+            every = torch.arange(len(states), device=states.device)
+            at = places or Places((every, lm.cursor.positions), lm.cursor.rows)
             edited = states.clone()
-            edited[here] = edit(layer, states[here], rows, lm.cursor.step)
+            edited[at.here] = edit(layer, states[at.here], at.rows, lm.cursor.step)
             return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
         return hook

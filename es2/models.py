@@ -47,8 +47,6 @@ class LanguageModel:
     tokenizer: Any
     system_prompt: str = TEMPLATE
     cursor: Cursor | None = field(default=None, repr=False)
-    checkpointed: bool = False
-    """Whether a backward pass computes the blocks' activations again (see `checkpoint_blocks`)."""
     packs: bool | None = field(default=None, repr=False)
     """Whether sequences may lie end to end in one row; not known yet if None (see `es2.packing.can_pack`)."""
 
@@ -104,7 +102,6 @@ class LanguageModel:
         """
         for block in self.blocks:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-        self.checkpointed = True
 
     @property
     def logit_factor(self) -> float:
