@@ -70,8 +70,9 @@ bench: $(VENV)/.installed ## Measure speed against plain transformers and scikit
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.graph
 
-calibrate: $(VENV)/.installed ## Set a judge against human labels (DATA=folder with XSTest's completion files, JUDGE=name)
-	$(BIN)/python -m es2.calibration $(DATA) results/calibration$(if $(JUDGE),/$(JUDGE) $(JUDGE) config/config.yaml $(CONFIG))
+calibrate: $(VENV)/.installed ## Set a judge against human labels (DATA=folder with XSTest's files, JUDGE=name, PROMPTS=n)
+	$(BIN)/python -m es2.calibration $(DATA) results/calibration$(if $(JUDGE),/$(JUDGE) $(JUDGE) config/config.yaml $(CONFIG)) \
+	  $(if $(PROMPTS),--prompts $(PROMPTS))
 
 reference: ## Copy the finished default study's and its sweeps' tables and figures to docs/reference
 	mkdir -p docs/reference

@@ -1,18 +1,20 @@
 """How a judge agrees with human labels: `make calibrate DATA=folder` (method.md section 7).
 
-`make calibrate DATA=folder JUDGE=name` takes a judge of the config instead of the keyword judge, where it needs no job
-of the study: one behind an endpoint, or of judgezoo.
+`make calibrate DATA=folder JUDGE=name` takes a judge of the config instead of the keyword judge. `PROMPTS=n` draws n
+prompts and judges every model's answers to them: a model that judges takes seconds for an answer.
 
 The labels are those of XSTest (Roettger et al. 2024, arXiv:2308.01263): 450 prompts, five chat models' completions,
 each labelled full compliance, full refusal or partial refusal by two people. A partial refusal counts as the mapping
 says; a degenerate verdict disagrees with every label.
 """
 
+import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 import pandas as pd
 
 from es2.config import read_files
@@ -23,6 +25,7 @@ from es2.judges.verdict import Verdict
 from es2.kappa import kappas
 from es2.settings.checks.names import need
 
+USAGE = "make calibrate DATA=folder [JUDGE=name CONFIG=file] [PROMPTS=n]"
 LABELS = {"1_full_compliance": "compliance", "2_full_refusal": "refusal", "3_partial_refusal": "partial"}
 MAPPINGS = {"partial is refusal": "refusal", "partial is compliance": "compliance", "partial left out": ""}
 COLUMNS = ("prompt", "completion", "final_label")
@@ -36,19 +39,10 @@ def judged(tables: Mapping[str, pd.DataFrame], judge: Judge) -> pd.DataFrame:
 
     tables: {source model: frame with the columns prompt, completion, final_label}.
     """
-    parts = []
-    for name, table in tables.items():
-        if missing := [column for column in COLUMNS if column not in table]:
-            raise UserError(f"calibration: {name} has no column {missing[0]}; give XSTest's completion files")
-        if strange := sorted(set(table["final_label"]) - set(LABELS)):
-            raise UserError(f"calibration: {name} has the label {strange[0]!r}; known are {', '.join(LABELS)}")
-        pairs = list(zip(table["prompt"], table["completion"], strict=True))
-        verdicts = [str(verdict) for verdict in judge.judge_all(pairs)]
-        labels = [LABELS[label] for label in table["final_label"]]
-        parts.append(
-            pd.DataFrame({"source_model": name, "prompt": table["prompt"], "label": labels, "verdict": verdicts})
-        )
-    return pd.concat(parts, ignore_index=True)
+    parts = [table.assign(source_model=name, label=table["final_label"].map(LABELS)) for name, table in tables.items()]
+    every = pd.concat(parts, ignore_index=True)
+    verdicts = judge.judge_all(list(zip(every["prompt"], every["completion"], strict=True)))
+    return every.assign(verdict=[str(verdict) for verdict in verdicts])[["source_model", "prompt", "label", "verdict"]]
 
 
 def agreement(found: pd.DataFrame, judge: Judge, seed: int = 0) -> pd.DataFrame:
@@ -76,43 +70,90 @@ def confusion(found: pd.DataFrame) -> pd.DataFrame:
     return found.groupby(["source_model", "label", "verdict"], sort=False).size().rename("n").reset_index()[CONFUSION]
 
 
+def drawn(tables: Mapping[str, pd.DataFrame], n_prompts: int, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """The completions of `n_prompts` prompts, drawn among those that every source model has answered."""
+    common = sorted(set.intersection(*(set(table["prompt"]) for table in tables.values())))
+    if n_prompts > len(common):
+        raise UserError(
+            f"calibration: PROMPTS={n_prompts} is more than the {len(common)} prompts that all have answered"
+        )
+    chosen = set(np.random.default_rng(seed).choice(common, n_prompts, replace=False))
+    return {name: table[table["prompt"].isin(chosen)] for name, table in tables.items()}
+
+
 def chosen_judge(name: str, files: Sequence[str]) -> Judge:
-    """The judge `name` of the config that `files`, laid over each other, make; it asks no model of the catalogue."""
+    """The judge `name` of the config that `files`, laid over each other, make; a model of the catalogue that it asks is
+    one that the study has made."""
     study = read_files(files)
     need("calibration", "judge", name, study.config.judges)
-    if (model := study.judging(name)) is not None:
+    row, model = study.config.judges[name].model_dump(), study.judging(name)
+    if model is None:
+        return load_judge(row)
+    manifest = f"resources/models/{model}/manifest.json"
+    if not Path(manifest).is_file():
         raise UserError(
-            f"calibration: the judge {name} asks the model {model}, which only a job of the study loads; "
-            "give the judge an endpoint"
+            f"calibration: the judge {name} asks the model {model}, which is not made yet: run `snakemake --cores all "
+            f"{manifest} --configfile` with the config file that names it"
         )
-    return load_judge(study.config.judges[name].model_dump())
+    return load_judge(row, {"manifest": manifest, **study.config.models[model].model_dump()})
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Read the completion files of a folder, write `agreement.csv` and `confusion.csv`, print what was found.
-
-    arguments: the folder, the folder to write to, and, of another judge than the keyword judge, its name and the config
-    files that have it.
-    """
-    if len(arguments) < 2 or len(arguments) == 3:
-        raise UserError("calibration: say `make calibrate DATA=folder`, a folder with XSTest's completion files (CSV)")
-    folder, out = Path(arguments[0]), Path(arguments[1])
-    judge = chosen_judge(arguments[2], arguments[3:]) if arguments[2:] else load_judge({"kind": "keyword"})
+def read_completions(folder: Path) -> dict[str, pd.DataFrame]:
+    """XSTest's completion files in a folder: {source model: frame}."""
     files = sorted(folder.glob("*completions*.csv"))
     if not files:
         raise UserError(f"calibration: {folder} holds no file named *completions*.csv; give XSTest's completion files")
     tables = {file.stem.rpartition("_")[2]: pd.read_csv(file, keep_default_na=False) for file in files}
-    found = judged(tables, judge)
+    for name, table in tables.items():
+        if missing := [column for column in COLUMNS if column not in table]:
+            raise UserError(f"calibration: {name} has no column {missing[0]}; give XSTest's completion files")
+        if strange := sorted(set(table["final_label"]) - set(LABELS)):
+            raise UserError(f"calibration: {name} has the label {strange[0]!r}; known are {', '.join(LABELS)}")
+    return tables
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Judge the completions of a folder, write `agreement.csv` and `confusion.csv`, print what was found.
+
+    arguments: the folder, the folder to write to; of another judge than the keyword judge, its name and the config
+    files that have it; and `--prompts n`.
+    """
+    asked = _asked(arguments)
+    judge = chosen_judge(asked.judge, asked.configs) if asked.judge else load_judge({"kind": "keyword"})
+    tables = read_completions(asked.data)
+    found = judged(tables if asked.prompts is None else drawn(tables, asked.prompts), judge)
     if missing := int((found["verdict"] == Verdict.MISSING).sum()):
         print(f"could not be read, of {len(found)} verdicts: {missing}")
     if missing == len(found):
         raise UserError("calibration: no verdict of this judge could be read; give it more tokens, or ask another")
     table = agreement(found, judge)
-    write_csv(table, out / "agreement.csv")
-    write_csv(confusion(found), out / "confusion.csv")
+    write_csv(table, asked.out / "agreement.csv")
+    write_csv(confusion(found), asked.out / "confusion.csv")
     flagged = (found["verdict"] == "degenerate").mean()
     print(table.round(3).to_string(index=False))
     print(f"called degenerate, of {len(found)} real answers: {flagged:.4f}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong as every other part of es2 does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"calibration: {message}; say `{USAGE}`, a folder with XSTest's completion files (CSV)")
+
+
+def _asked(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog="es2.calibration")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("judge", nargs="?")
+    parser.add_argument("configs", nargs="*")
+    parser.add_argument("--prompts", type=int)
+    found = parser.parse_args(arguments)
+    if found.judge and not found.configs:
+        parser.error(f"the judge {found.judge} stands alone, and its config files are missing")
+    if found.prompts is not None and found.prompts < 1:
+        parser.error(f"PROMPTS={found.prompts} is no number of prompts")
+    return found
 
 
 if __name__ == "__main__":

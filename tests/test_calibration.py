@@ -10,6 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 from es2 import calibration
 from es2.calibration import agreement, confusion, judged
 from es2.errors import UserError
+from es2.judges import local
 from es2.judges.endpoint import Endpoint
 from es2.judges.registry import Judge, one_by_one
 from es2.judges.verdict import Verdict
@@ -95,11 +96,31 @@ def test_bad_files_are_user_errors(tmp_path):
         calibration.main([str(tmp_path)])
     with pytest.raises(UserError, match="holds no file"):
         calibration.main([str(tmp_path), str(tmp_path)])
+    with pytest.raises(UserError, match="PROMPTS=0 is no number of prompts"):
+        calibration.main([str(tmp_path), str(tmp_path), "--prompts", "0"])
+    with pytest.raises(UserError, match="invalid int value: 'all'"):
+        calibration.main([str(tmp_path), str(tmp_path), "--prompts", "all"])
+    with pytest.raises(UserError, match="its config files are missing"):
+        calibration.main([str(tmp_path), str(tmp_path), "rubric"])
+    file = tmp_path / "completions_one.csv"
+    file.write_text("prompt\na\n")
     with pytest.raises(UserError, match="has no column completion"):
-        judged({"one": pd.DataFrame({"prompt": ["a"]})}, JUDGE)
-    strange = pd.DataFrame({"prompt": ["a"], "completion": ["no"], "final_label": ["4_other"]})
+        calibration.main([str(tmp_path), str(tmp_path)])
+    file.write_text("prompt,completion,final_label\na,no,4_other\n")
     with pytest.raises(UserError, match="has the label '4_other'"):
-        judged({"one": strange}, JUDGE)
+        calibration.main([str(tmp_path), str(tmp_path)])
+
+
+def test_drawn_prompts_are_the_same_of_every_model():
+    both = tables()
+    both["two"] = both["two"][5:]  # the first five prompts were answered by one model alone
+    some = calibration.drawn(both, 12)
+    assert len(some["one"]) == 12
+    assert set(some["one"]["prompt"]) == set(some["two"]["prompt"]) <= set(both["two"]["prompt"])
+    again = calibration.drawn(both, 12)
+    assert again["one"]["prompt"].tolist() == some["one"]["prompt"].tolist()
+    with pytest.raises(UserError, match="PROMPTS=36 is more than the 35 prompts"):
+        calibration.drawn(both, 36)
 
 
 def test_verdicts_that_are_missing_are_in_no_agreement_and_in_the_confusion():
@@ -132,8 +153,24 @@ def test_another_judge_of_the_config_is_set_against_the_labels(tmp_path, capsys,
     missing = int(pd.read_csv(tmp_path / "out" / "confusion.csv").query("verdict == 'missing'")["n"].sum())
     assert 0 < missing == 40 - written["n"][0]
     assert f"could not be read, of 40 verdicts: {missing}" in capsys.readouterr().out
-    with pytest.raises(UserError, match="the judge near asks the model smollm2_135m, which only a job"):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="the judge near asks the model smollm2_135m, which is not made yet"):
         run("near")
+    manifest = tmp_path / "resources/models/smollm2_135m/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    asked = []
+
+    def say_all(prompts, model, *_):
+        asked.append(model)
+        return [said[_answer(prompt)] for prompt in prompts]
+
+    monkeypatch.setattr(local, "say_all", say_all)
+    run("near")
+    assert [(model["manifest"], model["dtype"], model["system_prompt"]) for model in asked] == [
+        ("resources/models/smollm2_135m/manifest.json", "float32", "template")
+    ]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "agreement.csv"), written)
     with pytest.raises(UserError, match="there is no judge 'fat'; did you mean far"):
         run("fat")
     monkeypatch.setattr(Endpoint, "say_all", lambda self, prompts, _: [""] * len(prompts))

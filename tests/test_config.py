@@ -79,6 +79,12 @@ def test_the_examples_are_studies(tiny_folders, monkeypatch):
     assert {refusing.parent("hold"), refusing.parent("es2"), refusing.config.report.parent} == {"base"}
     assert refusing.fixes_budgets("scav_adaptive", "base")
     assert "base" in refusing.bundle_runs("scav_adaptive")
+    second = read_study(load("config.yaml", "second_model.yaml"))
+    check_files(second)
+    assert (second.models(), second.runs()) == (["qwen_coder_1_5b"], ["base", "hold", "es2"])
+    assert second.config.report.parent == "base"
+    assert {second.parent("hold"), second.parent("es2")} == {"base"}
+    assert "base" in second.bundle_runs("scav_adaptive")
     defence = read_study(load("config.yaml", "examples/own_defence.yaml"))
     assert defence.runs() == ["base", "refusal_sft", "hold", "es2", "mine"]
     assert (defence.external("mine"), defence.finetuned("mine"), defence.seeds("mine")) == (True, False, [0])
@@ -89,7 +95,7 @@ def test_the_examples_are_studies(tiny_folders, monkeypatch):
     assert attack.bundle_runs("mine") == ["refusal_sft", "hold", "es2"]
     judge = read_study(load("config.yaml", "examples/rubric_judge.yaml"))
     check_files(judge)
-    assert (judge.config.select.judges, judge.judging("rubric")) == (["keyword", "rubric"], "smollm2_135m")
+    assert (judge.config.select.judges, judge.judging("rubric")) == (["keyword", "rubric"], "qwen_coder_1_5b")
 
 
 def test_the_schema_file_is_the_models():

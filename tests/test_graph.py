@@ -105,7 +105,7 @@ def test_a_local_model_has_the_graph_of_the_default_study(dry, tiny_folders, tmp
 def test_a_judge_that_asks_a_model_brings_its_model_and_leaves_the_keyword_judge_alone(dry):
     counts = jobs(snakemake(dry, "-n", "--configfile", "config/examples/rubric_judge.yaml"))
     assert counts["judge_answers"] == counts["ask_judge"] == 11
-    assert (counts["convert_model"], counts["collect_judges"]) == (1, 1)
+    assert (counts["convert_model"], counts["collect_judges"]) == (2, 1)
     (dry / "judges.yaml").write_text(
         "select: {judges: [keyword, other]}\n"
         "models: {larger: {format: hub, repo: a/b, revision: " + "a" * 40 + ", system_prompt: none, dtype: bfloat16}}\n"
@@ -113,6 +113,12 @@ def test_a_judge_that_asks_a_model_brings_its_model_and_leaves_the_keyword_judge
     )
     counts = jobs(snakemake(dry, "-n", "--configfile", "judges.yaml"))
     assert (counts["convert_model"], counts["extract_embeddings"]) == (2, 4)
+
+
+def test_the_second_model_is_trained_as_shipped(dry):
+    counts = jobs(snakemake(dry, "-n", "--configfile", "config/second_model.yaml"))
+    assert (counts["convert_model"], counts["finetune"], counts["generate_answers"]) == (1, 2, 6)
+    assert counts["merge_adapter"] == 0
 
 
 def test_a_sweep_trains_its_own_runs_only(dry):

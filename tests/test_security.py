@@ -111,7 +111,12 @@ def test_models_of_others_are_read_as_safetensors_alone():
 CONFIGS = [
     ["config.yaml", path.name] for path in sorted((ROOT / "config").glob("*.yaml")) if path.name != "config.yaml"
 ]
-PINS = {"wheel": ("sha256", "requirement"), "hub": ("revision",), "github": ("revision",)}
+PINS = {
+    "wheel": ("sha256", "requirement"),
+    "wheel_parts": ("sha256", "requirement"),
+    "hub": ("revision",),
+    "github": ("revision",),
+}
 
 
 @pytest.mark.parametrize("names", CONFIGS, ids=[names[-1] for names in CONFIGS])

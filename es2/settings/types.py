@@ -14,6 +14,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 SHA256 = "^[0-9a-f]{64}$"
 COMMIT = "^[0-9a-f]{40}$"
 PINNED = r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+$"
+PINNED_PART = r"^[A-Za-z0-9][A-Za-z0-9._-]*\{part(:02)?\}[A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+$"
 REPO = "^[^/]+/[^/]+$"
 Name = Annotated[str, Field(pattern=NAME)]
 Text = Annotated[str, Field(min_length=1)]
