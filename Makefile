@@ -16,6 +16,7 @@ BIN := $(VENV)/bin
 REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts cost
 RELEASED := dose_response refusal_balance contest
 SWEPT := dsr.csv robustness.csv contest.csv contest.md separability.csv settings.csv
+SECOND := main findings dsr robustness paired separability ability training settings
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
 help: ## Say what there is
@@ -94,6 +95,8 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	  mkdir -p docs/reference/$$sweep; \
 	  cp results/default/tables/$$sweep/*.csv results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
+	mkdir -p docs/reference/second_model
+	cp $(addprefix results/second_model/tables/,$(addsuffix .csv,$(SECOND))) results/second_model/figures/*.svg docs/reference/second_model/
 
 clean: ## Remove the environment and everything that a study made
 	rm -rf $(VENV) .snakemake resources logs
