@@ -110,10 +110,12 @@ MISTAKES = [
     ("prompt_sets/plain/splits", {"tests": 4}, "prompt_sets.plain.splits"),
     ("prompt_sets/strongreject/splits", {"test": 0}, "prompt_sets.strongreject.splits: every split is empty"),
     ("prompt_sets/plain/label", "harmless", "prompt_sets.plain.label: 'harmless' does not fit; give 'harmful' or"),
-    ("sources/adv_bench/kind", "weel", "sources.adv_bench.kind: 'weel' is not known; did you mean wheel?"),
+    ("sources/adv_bench/kind", "weel", "sources.adv_bench.kind: 'weel' is not known; did you mean wheel or w"),
     ("sources/adv_bench/sha256", "abc", "sources.adv_bench.sha256: 'abc' is no SHA-256; give its 64"),
     ("sources/adv_bench/sha256", DELETE, "sources.adv_bench.sha256: this key is missing"),
     ("sources/adv_bench/requirement", "pyrit", "sources.adv_bench.requirement: 'pyrit' is not pinned; write name==v"),
+    ("sources/qwen_coder_1_5b_gguf/requirement", "part==1.0", "'part==1.0' is not the pinned name of parts; write na"),
+    ("sources/qwen_coder_1_5b_gguf/parts", 0, "sources.qwen_coder_1_5b_gguf.parts: 0 does not fit"),
     ("sources/mine", {"kind": "hub", "repo": "a/b", "file": "c"}, "sources.mine.revision: this key is missing"),
     ("models/mine", {"format": "hub", "repo": "a/b", **PLAIN}, "models.mine.revision: this key is missing"),
     (
