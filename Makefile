@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts cost
 RELEASED := dose_response refusal_balance contest
 SWEPT := dsr.csv robustness.csv contest.csv contest.md separability.csv settings.csv
-SECOND := main findings dsr robustness paired separability ability training settings
+SECOND := main findings dsr robustness paired separability ability training settings cost
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
 help: ## Say what there is

@@ -1,4 +1,4 @@
-"""The README's two tables are the released ones, cell by cell; the sections of the method that are cited exist."""
+"""Tables in README and docs are the released ones, cell by cell; the sections of the method that are cited exist."""
 
 import re
 from pathlib import Path
@@ -35,6 +35,12 @@ def test_the_readme_shows_the_released_main_table() -> None:
     head, body = shown_table(pd.read_csv(ROOT / "docs/reference/main.csv"))
     assert len(body) >= 8
     assert tables(ROOT / "README.md")[1] == [head, *body]
+
+
+def test_the_second_models_page_shows_its_released_table() -> None:
+    head, body = shown_table(pd.read_csv(ROOT / "docs/reference/second_model/main.csv"))
+    assert len(body) >= 7
+    assert tables(ROOT / "docs/second_model.md")[0] == [head, *body]
 
 
 def test_every_section_of_the_method_that_is_cited_exists() -> None:
