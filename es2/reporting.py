@@ -74,6 +74,11 @@ class Study:
         known["pairs"] = tuple((a, b) for a, b in known.get("pairs", ()))
         return cls(**known)
 
+    @property
+    def attacked(self) -> tuple[str, ...]:
+        """The runs that meet every attack: the trained ones, and the untrained one where they start from it."""
+        return tuple(run for run in self.runs if run != self.base or self.base == self.parent)
+
     def label(self, name: str) -> str:
         """The name as a reader sees it."""
         return self.labels.get(name, name.replace("_", " "))

@@ -222,7 +222,7 @@ def price_sentence(tables: Tables, study: Study, seed: int) -> Finding:
 
 def limit_sentence(tables: Tables, study: Study, seed: int) -> Finding:
     """Where it ends: the budget at which every run falls, and the attack without a budget."""
-    halves = {run: _half(tables, study, run, seed) for run in study.runs if run != study.base}
+    halves = {run: _half(tables, study, run, seed) for run in study.attacked}
     halves = {run: half for run, half in halves.items() if half.known}
     standing = [run for run, half in halves.items() if half.censored]
     if not halves:

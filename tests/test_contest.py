@@ -1,6 +1,7 @@
 """The contest of runs: its table and its figure, from synthetic tables with known numbers."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -123,6 +124,20 @@ def test_the_contest_as_it_is_read() -> None:
     lines = markdown_page([(head, body)], [TRUTH.study()]).splitlines()
     assert lines[2] == "|  | refusal SFT | hold | ES2 |"
     assert len(lines) == 4 + len(body)
+
+
+def test_an_untrained_run_that_the_others_start_from_is_told_and_does_not_compete() -> None:
+    shipped = replace(TRUTH.study(), runs=("base", "hold", "es2"), parent="base")
+    found = [table[table["run"] != "refusal_sft"].replace({"parent": "refusal_sft"}, "base") for table in tables()]
+    table = contest_table(*found, shipped, BOUNDS)
+    assert list(dict.fromkeys(table["run"])) == ["base", "hold", "es2"]
+    assert measure(table, "base", "plain_refused")["value"] == 0.0
+    assert table[(table["run"] == "base") & (table["measure"] == "competes")].empty
+    head, body = shown_contest(table, shipped)
+    assert head == ["", "base", "hold", "ES2"]
+    assert {row[0]: row[1] for row in body}[KL] == "not measured"
+    labels = [label.get_text() for label in contest_figure(table, shipped).axes[0].get_yticklabels()]
+    assert labels == ["base", "hold", "ES2"]
 
 
 def test_what_was_not_tried_on_a_run_is_not_measured() -> None:

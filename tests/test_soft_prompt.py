@@ -20,6 +20,7 @@ SETTINGS = {
     "batch": 4,
     "rate": 0.3,
     "bound": 4.0,
+    "opening": None,
     "search": {"first_prompts": 2, "keep": 2},
 }
 TARGETS = {f"p{i}": [7, 8, 9, 10] for i in range(24) if IS_HARMFUL[i]}
@@ -121,6 +122,26 @@ def test_evaluation_takes_the_snapshot_with_most_compliance(scene):
 def test_without_a_target_there_is_no_soft_prompt(scene):
     with pytest.raises(UserError, match="needs answers of the untrained model"):
         train_soft_prompt(scene.evaluation(), SETTINGS)
+
+
+def test_an_opening_is_aimed_at_where_the_model_refused(scene):
+    refused = [f"p{i}" for i in range(24) if IS_HARMFUL[i]][1:]
+    answered = {key: target for key, target in TARGETS.items() if key not in refused}
+    evaluation = scene.evaluation(targets=answered)
+    tokens = scene.lm.tokenizer("a letter", add_special_tokens=False).input_ids
+    pairs = soft_prompt._targets(evaluation, "a letter")
+    assert len(pairs) == len(TARGETS) > 1
+    assert [target for _, target in pairs] == [[7, 8, 9, 10], *[tokens] * len(refused)]
+    late, _ = train_soft_prompt(scene.evaluation(), {**SETTINGS, "opening": "a letter"})
+    start = (
+        scene.lm.base.get_input_embeddings()
+        .weight[scene.lm.tokenizer("!", add_special_tokens=False).input_ids[0]]
+        .expand(3, -1)
+    )
+    harmful = [text for text, h in zip(TEXTS[:24], IS_HARMFUL, strict=False) if h]
+    with torch.no_grad():
+        before, after = (loss_of(scene.lm, vectors, harmful, tokens).item() for vectors in (start, late.vectors))
+    assert after < before
 
 
 OWN = """

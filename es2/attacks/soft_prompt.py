@@ -3,7 +3,8 @@
     min over v of  - mean log p(target answer | prompt, v),   v <- clip(v - r sign(grad))
 
 by sign descent on continuous inputs (Schwinn et al. 2024, arXiv:2402.09063), one prompt for all requests. The targets
-are the untrained model's own answers to the attack split. The norm of each vector is bounded, in mean norms of the
+are the untrained model's own answers to the attack split; where it refused, the `opening` of one that complies may
+stand for it (a model that refuses as shipped has no other). The norm of each vector is bounded, in mean norms of the
 model's token embeddings. Which snapshot of the training is used is chosen on validation.
 """
 
@@ -85,19 +86,11 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
 def train_soft_prompt(evaluation: Evaluation, settings: Mapping[str, Any]) -> list[SoftPrompt]:
     """Snapshots of the soft prompt after each number of steps in `settings["snapshots"]`, the last first.
 
-    settings: `vectors`, `rate` (of a step, in mean sizes of an embedding's entry), `bound` (in mean norms), `batch`.
+    settings: `vectors`, `rate` (of a step, in mean sizes of an embedding's entry), `bound` (in mean norms), `batch`,
+    `opening` (null: prompts that the untrained model refused are left out).
     """
     lm = evaluation.lm
-    pairs = [
-        (row.prompt, evaluation.targets[row.prompt_id])
-        for row in evaluation.fit.itertuples()
-        if row.prompt_id in evaluation.targets
-    ]
-    if not pairs:
-        raise UserError(
-            "attacks: a soft prompt needs answers of the untrained model with which it complied to harmful prompts of "
-            "an attack split; there are none"
-        )
+    pairs = _targets(evaluation, settings["opening"])
     ids = unused_tokens(lm, evaluation, settings["vectors"])
     with torch.no_grad():
         table = lm.base.get_input_embeddings()(torch.arange(lm.n_tokens, device=lm.device)).float()
@@ -116,6 +109,21 @@ def train_soft_prompt(evaluation: Evaluation, settings: Mapping[str, Any]) -> li
         if step in settings["snapshots"]:
             snapshots.append(SoftPrompt(f"{len(ids)} vectors, {step} steps", ids, vectors))
     return snapshots[::-1]
+
+
+def _targets(evaluation: Evaluation, opening: str | None) -> list[tuple[str, list[int]]]:
+    """The harmful prompts of the attack split, each with the tokens that the soft prompt is to bring out."""
+    known = dict(evaluation.targets)
+    if opening is not None:
+        tokens = evaluation.lm.tokenizer(opening, add_special_tokens=False)["input_ids"]
+        known = dict.fromkeys(evaluation.fit.loc[evaluation.fit["label"] == "harmful", "prompt_id"], tokens) | known
+    pairs = [(row.prompt, known[row.prompt_id]) for row in evaluation.fit.itertuples() if row.prompt_id in known]
+    if not pairs:
+        raise UserError(
+            "attacks: a soft prompt needs answers of the untrained model with which it complied to harmful prompts of "
+            "an attack split; there are none. Give the attack an `opening`, to aim at instead"
+        )
+    return pairs
 
 
 def _gradient(lm: LanguageModel, attack: SoftPrompt, pairs: Sequence[tuple[str, list[int]]]) -> Tensor:

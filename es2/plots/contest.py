@@ -20,7 +20,7 @@ def contest_figure(contest: pd.DataFrame, study: Study) -> Figure:
 
     A run that exceeds a bound of the contest is written in grey.
     """
-    mine = contest[(contest["model"] == study.model) & (contest["run"] != study.base)]
+    mine = contest[(contest["model"] == study.model) & contest["run"].isin(study.attacked)]
     mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")]
     runs = [run for run in study.runs if run in set(mine["run"])]
     mine = mine.assign(key=mine["run"], row=[runs.index(run) for run in mine["run"]], filled=True)

@@ -113,6 +113,7 @@ class SoftPromptAttack(Row):
     batch: Count
     rate: Positive
     bound: Positive
+    opening: Text | None
     search: Choice
 
 

@@ -53,7 +53,7 @@ def contest_table(
     """
     out: list[Row] = []
     names = rows(dsr, study).drop_duplicates(["run", "seed"]).set_index(["run", "seed"])
-    for run in (run for run in study.runs if run != study.base):
+    for run in study.attacked:
         for seed in seeds(rows(dsr, study), run):
             about = names.loc[(run, seed)]
             head = {"run": run, "model": study.model, "method": about["method"], "parent": about["parent"]}

@@ -41,6 +41,7 @@ PACKAGES = ["torch", "transformers", "peft", "lm-eval", "scikit-learn", "scipy",
 SETTINGS = {"name", "seeds", "splits_seed", "prompt_sets", "extraction", "probes", "reference", "bundles", "generation"}
 THREADS, GPUS = study.config.threads, study.config.gpus
 HUB_MODELS = [name for name, row in study.config.models.items() if row.format == "hub"]
+HOW_IT_IS_RUN = {"dtype", "system_prompt", "licence"}  # of a model's settings, those that do not change its files
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Questions of the harness are fetched by a local rule and found in this folder by jobs without a network.
 os.environ.setdefault("HF_DATASETS_CACHE", os.path.abspath("resources/tasks/data"))

@@ -19,7 +19,7 @@ rule convert_model:
         disk_mb=disk(1, "float32"),
     params:
         name=lambda w: w.model,
-        cfg=lambda w: study.config.models[w.model].model_dump(exclude_none=True),
+        cfg=lambda w: study.config.models[w.model].model_dump(exclude_none=True, exclude=HOW_IT_IS_RUN),
         code=code("convert_model"),
     script:
         "../scripts/convert_model.py"

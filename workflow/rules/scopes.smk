@@ -65,14 +65,16 @@ def is_trial(row: dict, scope: str) -> bool:
 
 
 def ablated(scope: str) -> list[tuple[dict, str]]:
-    """The evaluation jobs that search for a direction to ablate."""
+    """The evaluation jobs that search for a direction to ablate, in trained runs and in what they start from."""
     kinds = {name: study.config.attacks[study.config.bundles[name].attack].kind for name in study.bundles(scope)}
-    return [(row, bundle) for row, bundle in evaluated(scope) if kinds[bundle] == "ablation" and row["parent"]]
+    told = [(row, bundle) for row, bundle in evaluated(scope) if kinds[bundle] == "ablation"]
+    return [(row, bundle) for row, bundle in told if row["parent"] or row["run"] == study.config.report.parent]
 
 
 def parent_row(row: dict) -> dict:
-    """The row of the run that a row's run starts from."""
-    return study.row(row["parent"], row["model"], study.seed(row["parent"], row["seed"]))
+    """The row of the run that a row's run starts from; of an untrained run, its own."""
+    run = row["parent"] or row["run"]
+    return study.row(run, row["model"], study.seed(run, row["seed"]))
 
 
 def sweep_outputs(sweep: str) -> list[str]:
