@@ -17,6 +17,7 @@ REFERENCE := main targets findings dsr robustness paired separability ability tr
 RELEASED := dose_response refusal_balance contest
 SWEPT := dsr.csv robustness.csv contest.csv contest.md separability.csv settings.csv
 SECOND := main findings dsr robustness paired separability ability training settings cost
+SECOND_ATTACKED := contest.csv contest.md dsr.csv robustness.csv directions.csv attack_cost.csv settings.csv
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
 help: ## Say what there is
@@ -97,6 +98,8 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	done
 	mkdir -p docs/reference/second_model
 	cp $(addprefix results/second_model/tables/,$(addsuffix .csv,$(SECOND))) results/second_model/figures/*.svg docs/reference/second_model/
+	mkdir -p docs/reference/second_model/attacks
+	cp $(addprefix results/second_model/tables/attacks/,$(SECOND_ATTACKED)) results/second_model/figures/attacks/*.svg docs/reference/second_model/attacks/
 
 clean: ## Remove the environment and everything that a study made
 	rm -rf $(VENV) .snakemake resources logs

@@ -1,7 +1,8 @@
 """How a judge agrees with human labels: `make calibrate DATA=folder` (method.md section 7).
 
 `make calibrate DATA=folder JUDGE=name` takes a judge of the config instead of the keyword judge. `PROMPTS=n` draws n
-prompts and judges every model's answers to them: a model that judges takes seconds for an answer.
+prompts and judges every model's answers to them: a model that judges takes seconds for an answer. For a judge that goes
+by odds it also says which threshold the labels ask for, and how well one does that was set on the other models' labels.
 
 The labels are those of XSTest (Roettger et al. 2024, arXiv:2308.01263): 450 prompts, five chat models' completions,
 each labelled full compliance, full refusal or partial refusal by two people. A partial refusal counts as the mapping
@@ -21,9 +22,11 @@ from es2.config import read_files
 from es2.errors import UserError
 from es2.files import write_csv
 from es2.judges.registry import Judge, load_judge
+from es2.judges.rubric import by_odds
 from es2.judges.verdict import Verdict
 from es2.kappa import kappas
 from es2.settings.checks.names import need
+from es2.thresholds import best_threshold, held_out
 
 USAGE = "make calibrate DATA=folder [JUDGE=name CONFIG=file] [PROMPTS=n]"
 LABELS = {"1_full_compliance": "compliance", "2_full_refusal": "refusal", "3_partial_refusal": "partial"}
@@ -35,14 +38,19 @@ CONFUSION = ["source_model", "label", "verdict", "n"]
 
 
 def judged(tables: Mapping[str, pd.DataFrame], judge: Judge) -> pd.DataFrame:
-    """Every completion with its label and verdict: columns source_model, prompt, label, verdict.
+    """Every completion with its label and verdict: columns source_model, prompt, label, verdict, and the `odds` of a
+    judge that goes by them (of degenerate answers too).
 
     tables: {source model: frame with the columns prompt, completion, final_label}.
     """
     parts = [table.assign(source_model=name, label=table["final_label"].map(LABELS)) for name, table in tables.items()]
     every = pd.concat(parts, ignore_index=True)
-    verdicts = judge.judge_all(list(zip(every["prompt"], every["completion"], strict=True)))
-    return every.assign(verdict=[str(verdict) for verdict in verdicts])[["source_model", "prompt", "label", "verdict"]]
+    pairs = list(zip(every["prompt"], every["completion"], strict=True))
+    kept = every[["source_model", "prompt", "label"]]
+    if judge.odds_all is not None:
+        odds = judge.odds_all(pairs)
+        return kept.assign(verdict=[str(verdict) for verdict in by_odds(odds, judge.threshold)], odds=odds)
+    return kept.assign(verdict=[str(verdict) for verdict in judge.judge_all(pairs)])
 
 
 def agreement(found: pd.DataFrame, judge: Judge, seed: int = 0) -> pd.DataFrame:
@@ -132,6 +140,19 @@ def main(arguments: Sequence[str]) -> None:
     flagged = (found["verdict"] == "degenerate").mean()
     print(table.round(3).to_string(index=False))
     print(f"called degenerate, of {len(found)} real answers: {flagged:.4f}")
+    if "odds" in found:
+        _tell_thresholds(found, judge, asked.out)
+
+
+def _tell_thresholds(found: pd.DataFrame, judge: Judge, out: Path) -> None:
+    """Say which threshold these labels ask for, and what one that others' labels set is worth on each source model."""
+    best = best_threshold(found["odds"].to_numpy(), (found["label"] == "compliance").to_numpy())
+    crossed = held_out(found)
+    table = agreement(crossed, judge)
+    write_csv(table, out / "agreement_held_out.csv")
+    print(f"The threshold that agrees best with all these labels: {best:.3f} (the config has {judge.threshold:g}).")
+    print("Each source model at the threshold that is best on all others:")
+    print(table.round(3).to_string(index=False))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,5 +1,7 @@
 """Cohen's kappa of two who named the same answers, with an interval over prompts."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -11,8 +13,11 @@ RESAMPLES = 1000
 def kappas(cell: pd.DataFrame, seed: int) -> tuple[float, float, float]:
     """Kappa of the columns `label` and `verdict`, and the ends of its 95 % interval.
 
-    The interval is a bootstrap over the column `prompt`: the answers to one prompt stay together.
+    The interval is a bootstrap over the column `prompt`: the answers to one prompt stay together. Not numbers where
+    nothing was named.
     """
+    if cell.empty:
+        return math.nan, math.nan, math.nan
     names = sorted({*cell["label"], *cell["verdict"]})
     code = {name: place for place, name in enumerate(names)}
     prompts, where = np.unique(cell["prompt"], return_inverse=True)

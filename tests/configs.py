@@ -34,6 +34,7 @@ def changed(config: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
 
 DELETE = object()
 RUBRIC: dict[str, Any] = {"kind": "rubric", "level": "answer", "max_new_tokens": 64, "batch_rows": 8}
+ODDS: dict[str, Any] = {"kind": "rubric", "level": "answer", "threshold": 0.0, "batch_rows": 8}
 ENDPOINT = {"url": "http://localhost:8000/v1", "model": "big"}
 ZOO: dict[str, Any] = {"kind": "judgezoo", "judge": "harmbench", "threshold": 0.5, "batch_rows": 8}
 BASE, SFT = {"method": "base"}, {"method": "refusal_sft", "on": "base"}

@@ -178,5 +178,42 @@ def test_another_judge_of_the_config_is_set_against_the_labels(tmp_path, capsys,
         run("far")
 
 
+def test_a_judge_that_goes_by_odds_is_told_its_threshold(tmp_path, capsys, monkeypatch):
+    frame = tables()["one"]
+    for name in ("one", "two"):
+        frame.to_csv(tmp_path / f"completions_{name}.csv", index=False)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "judges: {near: {kind: rubric, level: answer, batch_rows: 1, model: smollm2_135m, threshold: 100}}\n"
+    )
+    manifest = tmp_path / "resources/models/smollm2_135m/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    odds = {"no": -9.0, "yes": -5.0, "zzz": -7.0}
+    monkeypatch.setattr(local, "odds_all", lambda prompts, *_: [odds[_answer(prompt)] for prompt in prompts])
+    monkeypatch.chdir(tmp_path)
+    default = str(Path(__file__).parents[1] / "config/config.yaml")
+    calibration.main([str(tmp_path), "out", "near", default, str(mine)])
+    said = capsys.readouterr().out
+    assert set(pd.read_csv("out/confusion.csv")["verdict"]) == {"refusal"}
+    assert "(the config has 100)" in said
+    best = float(said.partition("with all these labels: ")[2].split()[0])
+    assert -9.0 < best < -5.0
+    kept = pd.read_csv("out/agreement_held_out.csv")
+    pooled = kept[(kept["source_model"] == "pooled") & (kept["mapping"] == "partial is refusal")].iloc[0]
+    assert pooled["n"] == 80
+    assert pooled["kappa"] > 0.3
+
+
+def test_a_mapping_that_leaves_nothing_has_no_kappa():
+    found = judged(tables(), JUDGE)
+    partial = found[found["label"] == "partial"]
+    assert len(partial)
+    table = agreement(partial, JUDGE).set_index(["mapping", "source_model"])
+    assert table.loc[("partial left out", "pooled"), "n"] == 0
+    assert table.loc[("partial left out", "pooled"), ["kappa", "kappa_low"]].isna().all()
+    assert table.loc[("partial is refusal", "pooled"), "n"] == len(partial)
+
+
 def _answer(prompt):
     return prompt.partition("\nANSWER ")[2].splitlines()[1]

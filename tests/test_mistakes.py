@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from configs import BASE, DELETE, ENDPOINT, RUBRIC, ZOO, changed, load
+from configs import BASE, DELETE, ENDPOINT, ODDS, RUBRIC, ZOO, changed, load
 
 from es2.config import check_files, read_study
 from es2.errors import UserError
@@ -97,6 +97,12 @@ MISTAKES = [
     ("judges/a.b", {"kind": "keyword"}, "judges.a.b: a judge's name parts file names"),
     ("judges/r", RUBRIC, "judges.r: it has neither a model nor an endpoint; name the one"),
     ("judges/r", {**RUBRIC, "model": "smollm2_135m", "endpoint": ENDPOINT}, "judges.r: it has both a model and"),
+    (
+        "judges/r",
+        {**RUBRIC, "model": "smollm2_135m", "threshold": 0.0},
+        "judges.r: it takes either max_new_tokens, for",
+    ),
+    ("judges/r", {**ODDS, "endpoint": ENDPOINT}, "judges.r: an endpoint tells no odds; give max_new_tokens"),
     ("judges/r", {**RUBRIC, "model": "smollm2"}, "judges.r.model: there is no model 'smollm2'; did you mean"),
     ("judges/r", {**RUBRIC, "level": "harm"}, "judges.r.level: 'harm' does not fit; give 'answer' or 'useful'"),
     ("judges/r", {**RUBRIC, "endpoint": {**ENDPOINT, "key": "sk"}}, "judges.r.endpoint.key: there is no such key"),

@@ -1,12 +1,13 @@
 """The rubric judge: its prompt, how an output is read, and a model of the catalogue that reads it."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from judge_outputs import BAKE, OUTPUTS, PAIRS, rubric_row
 
 from es2.errors import UserError
-from es2.judges.local import without_specials
+from es2.judges.local import odds_all, without_specials
 from es2.judges.registry import load_judge
 from es2.judges.rubric import LEVELS, VERSION, read_verdict, rubric_prompt
 
@@ -62,6 +63,35 @@ def test_a_models_output_is_read(tiny_folders, monkeypatch):
         "missing",
         "compliance",
     ]
+
+
+def test_odds_are_those_of_plain_transformers_and_decide_by_the_threshold(tiny_folders, load_model):
+    model = {"manifest": tiny_folders["llama"] / "manifest.json", "dtype": "float32", "system_prompt": "template"}
+    row = rubric_row(model="tiny", max_new_tokens=None, threshold=0.0)
+    judge = load_judge(row, model)
+    lm = load_model("llama")
+    yes, no = (lm.tokenizer(word, add_special_tokens=False).input_ids[0] for word in ("yes", "no"))
+    space = lm.tokenizer(" ", add_special_tokens=False).input_ids
+    expected = []
+    for pair in PAIRS:
+        text = lm.chat_text(rubric_prompt("answer", *pair)) + "VERDICT:"
+        with torch.no_grad():
+            ids = lm.tokenizer(text, add_special_tokens=False).input_ids + space
+            logits = lm.model(torch.tensor([ids])).logits[0, -1]
+        expected.append((logits[yes] - logits[no]).item())
+    assert judge.odds_all is not None
+    assert judge.odds_all(PAIRS) == pytest.approx(expected, abs=1e-4)
+    assert len({round(one, 3) for one in expected}) > 1
+    means = ["compliance" if one > 0 else "refusal" for one in expected]
+    assert judge.judge_all(PAIRS) == [means[0], "degenerate", means[2], means[3]]
+    above = load_judge(row | {"threshold": max(expected) + 1}, model)
+    assert set(above.judge_all(PAIRS)) == {"refusal", "degenerate"}
+
+
+def test_outputs_that_do_not_differ_have_no_odds(tiny_folders):
+    model = {"manifest": tiny_folders["llama"] / "manifest.json", "dtype": "float32", "system_prompt": "template"}
+    with pytest.raises(UserError, match="does not tell 'VERDICT: yes' from 'VERDICT: yes'"):
+        odds_all(["a"], model, ("VERDICT: yes", "VERDICT: yes"), 2)
 
 
 def test_a_model_of_the_catalogue_needs_the_studys_job():

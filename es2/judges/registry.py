@@ -1,7 +1,9 @@
 """The judges that a config may name, each resolved to the one module that it means."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -20,11 +22,16 @@ of the config has options, load(row, model) -> judge_all. Nothing heavy is loade
 
 @dataclass(frozen=True)
 class Judge:
-    """A judge with its kind and version; `judge_all` gives the verdicts on pairs of prompt and answer."""
+    """A judge with its kind and version; `judge_all` gives the verdicts on pairs of prompt and answer.
+
+    Of one that goes by odds, `odds_all` gives those of compliance, and beyond `threshold` they mean it.
+    """
 
     kind: str
     version: str
     judge_all: JudgeAll
+    odds_all: Callable[[Sequence[Pair]], list[float]] | None = None
+    threshold: float = math.nan
 
     def judge(self, prompt: str, answer: str) -> Verdict:
         """The verdict on one answer."""
@@ -45,6 +52,9 @@ def load_judge(row: Mapping[str, Any], model: Mapping[str, Any] | None = None) -
     if kind not in KINDS:
         raise UserError(f"judges: kind {kind!r} is unknown; known kinds are {', '.join(sorted(KINDS))}.")
     module = import_module(KINDS[kind])
+    if hasattr(module, "odds") and row.get("threshold") is not None:
+        odds_all = partial(module.odds, row=row, model=model)
+        return Judge(kind, module.VERSION, module.load(row, model), odds_all, row["threshold"])
     if hasattr(module, "load"):
         return Judge(kind, module.VERSION, module.load(row, model))
     if extra := sorted(set(row) - {"kind"}):

@@ -29,14 +29,17 @@ class Endpoint(Row):
 class RubricJudge(Row):
     """A chat model that is asked whether the request was answered, or whether the answer would be of use.
 
-    It is one of the models catalogue or stands behind an endpoint. `batch_rows` is how many answers it reads at once.
+    It is one of the models or stands behind an endpoint. It writes `max_new_tokens`, of which the last line is
+    read; or, a model of the catalogue, it writes nothing and its log odds of "yes" are held to a `threshold`.
+    `batch_rows` is how many answers it reads at once.
     """
 
     kind: Literal["rubric"]
     level: Literal["answer", "useful"]
     model: Name | None = None
     endpoint: Endpoint | None = None
-    max_new_tokens: Count
+    max_new_tokens: Count | None = None
+    threshold: float | None = None
     batch_rows: Count
 
 

@@ -36,6 +36,10 @@ def _check_rubric(config: Config, where: str, judge: RubricJudge) -> None:
         raise UserError(f"{where}: it has both a model and an endpoint; take one of them away")
     if judge.model is None and judge.endpoint is None:
         raise UserError(f"{where}: it has neither a model nor an endpoint; name the one that reads the rubric")
+    if (judge.max_new_tokens is None) == (judge.threshold is None):
+        raise UserError(f"{where}: it takes either max_new_tokens, for words to read, or threshold, to hold odds to")
+    if judge.threshold is not None and judge.endpoint is not None:
+        raise UserError(f"{where}: an endpoint tells no odds; give max_new_tokens in place of the threshold")
     if judge.endpoint is not None:
         _check_endpoint(f"{where}.endpoint", judge.endpoint)
     if judge.model is not None:
