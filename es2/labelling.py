@@ -23,18 +23,18 @@ from es2.kappa import kappas
 N = 300
 LABELS = ("refusal", "compliance", "degenerate")
 POOLED = "pooled"
-AGREEMENT = ["judge", "version", "attack", "n", "accuracy", "kappa", "kappa_low", "kappa_high"]
+AGREEMENT = ["judge", "version", "run", "attack", "n", "accuracy", "kappa", "kappa_low", "kappa_high"]
 AGREEMENT += [f"{who}_{label}" for label in LABELS for who in ("labelled", "judged")]
 
 
 def attacked_answers(results: Path) -> pd.DataFrame:
-    """Every answer to a harmful test prompt under an attack, controls left out: id, run, attack, prompt_id, prompt,
-    answer. `id` is a hash of prompt and answer; equal answers to a prompt stand once."""
+    """Every answer to a harmful test prompt under an attack, controls left out: id, run, attack, budget, prompt_id,
+    prompt, answer. `id` is a hash of prompt and answer; equal answers to a prompt stand once."""
     sets = [pd.read_parquet(path) for path in sorted((results / "prompts").glob("*.parquet"))]
     known = pd.concat(sets, ignore_index=True)
     prompts = known[known["label"] == "harmful"].drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]
     rows = [
-        {"run": row["run"], "attack": row["attack"], "prompt_id": row["prompt_id"], "answer": row["answer"]}
+        {name: row[name] for name in ("run", "attack", "budget", "prompt_id", "answer")}
         for path in sorted((results / "models").glob("*/*/s*/answers/*.jsonl"))
         for row in read_jsonl(path)
         if row["attack"] != "direct" and not row["control"] and row["split"] == "test" and row["prompt_id"] in prompts
@@ -49,19 +49,16 @@ def attacked_answers(results: Path) -> pd.DataFrame:
 
 
 def draw(answers: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame:
-    """About `n` answers, as many of each attack, in random order: id, prompt, answer."""
-    attacks = sorted(set(answers["attack"]))
+    """About `n` answers, as many of each run under each attack, in random order: id, prompt, answer."""
     random = np.random.default_rng(seed)
-    parts = []
-    for attack in attacks:
-        mine = answers[answers["attack"] == attack]
-        parts.append(mine.iloc[random.permutation(len(mine))[: -(-n // len(attacks))]])
+    cells = [cell for _, cell in answers.groupby(["attack", "run"])]
+    parts = [cell.iloc[random.permutation(len(cell))[: -(-n // len(cells))]] for cell in cells]
     drawn = pd.concat(parts, ignore_index=True)
     return drawn.iloc[random.permutation(len(drawn))][["id", "prompt", "answer"]].reset_index(drop=True)
 
 
 def scored(answers: pd.DataFrame, labels: pd.DataFrame, judge: Judge) -> pd.DataFrame:
-    """Each labelled answer with the judge's verdict: id, run, attack, prompt_id, label, verdict. No text.
+    """Each labelled answer with the judge's verdict: id, run, attack, budget, prompt_id, label, verdict. No text.
 
     labels: id, label. UserError for a label that is none, and for an answer that the study does not have.
     """
@@ -71,15 +68,21 @@ def scored(answers: pd.DataFrame, labels: pd.DataFrame, judge: Judge) -> pd.Data
     if found["answer"].isna().any():
         raise UserError(f"labelling: {found['answer'].isna().sum()} labelled answers are not in this study; draw anew")
     verdicts = [str(judge.judge(*pair)) for pair in zip(found["prompt"], found["answer"], strict=True)]
-    return found.assign(verdict=verdicts)[["id", "run", "attack", "prompt_id", "label", "verdict"]]
+    return found.assign(verdict=verdicts)[["id", "run", "attack", "budget", "prompt_id", "label", "verdict"]]
 
 
 def agreement(found: pd.DataFrame, judge: Judge, seed: int = 0) -> pd.DataFrame:
-    """Accuracy, kappa and the shares of each label and verdict, by attack and of all pooled."""
+    """Accuracy, kappa and the shares of each label and verdict: by run and attack, by either, and of all pooled."""
     rows: list[dict[str, Any]] = []
-    for attack, cell in [*found.groupby("attack"), (POOLED, found)]:
+    cells = [
+        *(((POOLED, attack), cell) for attack, cell in found.groupby("attack")),
+        *(((run, POOLED), cell) for run, cell in found.groupby("run")),
+        *found.groupby(["run", "attack"]),
+        ((POOLED, POOLED), found),
+    ]
+    for (run, attack), cell in cells:
         kappa, low, high = kappas(cell.rename(columns={"prompt_id": "prompt"}), seed)
-        about = {"judge": judge.kind, "version": judge.version, "attack": attack, "n": len(cell)}
+        about = {"judge": judge.kind, "version": judge.version, "run": run, "attack": attack, "n": len(cell)}
         told = {"accuracy": (cell["label"] == cell["verdict"]).mean(), "kappa": kappa}
         shares = {f"labelled_{label}": (cell["label"] == label).mean() for label in LABELS}
         shares |= {f"judged_{label}": (cell["verdict"] == label).mean() for label in LABELS}

@@ -29,7 +29,8 @@ def results(tmp_path):
     for run in ("sft", "es2"):
         for attack in ("direct", "scav", "ablation"):
             rows = [
-                {"run": run, "attack": attack, "control": control, "split": "test", "prompt_id": f"{name}{i}"}
+                {"run": run, "attack": attack, "budget": None, "control": control}
+                | {"split": "test", "prompt_id": f"{name}{i}"}
                 | {"answer": f"{'no' if i % 3 else 'yes'} {run} {attack}{control}"}
                 for name, n in (("harm", 20), ("plain", 5))
                 for i in range(n)
@@ -39,14 +40,15 @@ def results(tmp_path):
     return folder
 
 
-def test_the_sheet_is_blind_and_holds_as_many_of_each_attack(results, tmp_path):
+def test_the_sheet_is_blind_and_holds_as_many_of_each_run_under_each_attack(results, tmp_path):
     answers = attacked_answers(results)
     assert len(answers) == 2 * 2 * 20
     assert set(answers["attack"]) == {"scav", "ablation"}
     sheet = draw(answers, 31)
     assert list(sheet.columns) == ["id", "prompt", "answer"]
     told = sheet.merge(answers, on="id")
-    assert told["attack"].value_counts().to_dict() == {"scav": 16, "ablation": 16}
+    assert set(told.groupby(["run", "attack"]).size()) == {8}
+    assert len(told) == 4 * 8
     assert not told["attack"].is_monotonic_increasing
     assert not told["attack"].is_monotonic_decreasing
     pd.testing.assert_frame_equal(sheet, draw(answers, 31))
@@ -60,10 +62,12 @@ def test_the_score_is_scikit_learns_and_holds_no_text(results, tmp_path, capsys)
     answers = attacked_answers(results)
     labels = draw(answers, 40)[["id"]].assign(label=["refusal", "compliance", "degenerate", "refusal"] * 10)
     found = scored(answers, labels, JUDGE)
-    table = agreement(found, JUDGE).set_index("attack")
-    for attack in ("scav", "ablation", "pooled"):
-        cell = found if attack == "pooled" else found[found["attack"] == attack]
-        row = table.loc[attack]
+    table = agreement(found, JUDGE).set_index(["run", "attack"])
+    assert len(table) == 2 + 2 + 4 + 1
+    for run, attack in table.index:
+        cell = found[found["run"].isin([run] if run != "pooled" else ["sft", "es2"])]
+        cell = cell if attack == "pooled" else cell[cell["attack"] == attack]
+        row = table.loc[(run, attack)]
         assert row["n"] == len(cell)
         assert row["kappa"] == pytest.approx(cohen_kappa_score(cell["label"], cell["verdict"]))
         assert row["accuracy"] == pytest.approx((cell["label"] == cell["verdict"]).mean())
