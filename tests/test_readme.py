@@ -8,6 +8,7 @@ import pandas as pd
 from es2.summary import shown_table
 
 ROOT = Path(__file__).parents[1]
+COUNTED = (("verdict", "compliance"), ("label", "compliance"), ("label", "degenerate"))
 
 
 def tables(path: Path) -> list[list[list[str]]]:
@@ -43,7 +44,20 @@ def test_the_second_models_page_shows_its_released_tables() -> None:
     assert tables(ROOT / "docs/second_model.md")[0] == released
     head, body = shown_table(pd.read_csv(ROOT / "docs/reference/second_model/main.csv"))
     assert len(body) >= 7
-    assert tables(ROOT / "docs/second_model.md")[1] == [head, *body]
+    assert tables(ROOT / "docs/second_model.md")[2] == [head, *body]
+
+
+def test_the_second_models_page_counts_the_released_labels() -> None:
+    labels = pd.read_csv(ROOT / "docs/reference/second_model/labels/labels.csv")
+    mine = labels[labels["run"] == "es2"].groupby(["attack", labels["budget"].fillna(0)])
+    found = {key: [str(len(cell)), *(str((cell[who] == what).sum()) for who, what in COUNTED)] for key, cell in mine}
+    shown = tables(ROOT / "docs/second_model.md")[1][1:]
+    named = {"prefill": "prefill", "addition": "addition", "SCAV": "scav_adaptive", "ablation": "ablation"}
+    told = {}
+    for name, *counts in shown:
+        attack, _, budget = name.replace("budget ", "").partition(", ")
+        told[(named[attack], float(budget or 0))] = counts
+    assert told == found
 
 
 def test_every_section_of_the_method_that_is_cited_exists() -> None:
