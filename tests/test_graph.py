@@ -300,6 +300,14 @@ def test_a_changed_setting_reruns_what_reads_it(ran):
     assert counts["prepare_prompts"] == 0
 
 
+def test_another_dtype_loads_the_same_converted_model(ran):
+    (ran / "half.yaml").write_text("models: {tiny: {dtype: bfloat16}}\n")
+    counts = jobs(snakemake(ran, "-n", "--configfile", "config/smoke.yaml", "half.yaml"))
+    assert counts["convert_model"] == 0
+    assert counts["extract_embeddings"] > 0
+    assert counts["finetune"] > 0
+
+
 def test_what_jobs_ask_for_reruns_nothing(ran):
     (ran / "larger.yaml").write_text("gpus: 1\nmodels: {tiny: {billions: 70}}\n")
     done = snakemake(ran, "-n", "--configfile", "config/smoke.yaml", "larger.yaml")
