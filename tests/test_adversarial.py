@@ -30,15 +30,20 @@ def test_the_edits_of_training_are_the_attackers_steps(scene):
         torch.testing.assert_close(left, one - unit[1] * (unit[1] @ one), atol=1e-4, rtol=1e-4)
 
 
-def test_every_edit_is_drawn(bench):
+def test_every_edit_is_drawn(bench, monkeypatch):
     learner = learner_of(bench, "adversarial")
     lm = add_random_lora(bench.load(), scale=0.05)
     drawn_examples(bench, learner, lm)
-    kinds = set()
+    for kind in ("landing", "push", "project"):
+        learner.begin(lm, 0, 40)
+        assert learner.draw(lm, kind)[0].__qualname__.partition(".")[0] == kind
+    kinds = dict.fromkeys(SETTINGS["adversarial"]["edits"], 0)
+    monkeypatch.setattr(learner, "draw", lambda lm, kind: (kinds.update({kind: kinds[kind] + 1}), []))
+    monkeypatch.setattr("es2.methods.adversarial.run_examples", lambda *_, **__: None)
     for step in range(40):
         learner.begin(lm, step, 40)
-        kinds.add(learner.draw(lm)[0].__qualname__.partition(".")[0])
-    assert kinds == {"landing", "push", "project"}
+        learner.attacked(lm, [])
+    assert all(kinds.values()), kinds
 
 
 @pytest.mark.parametrize("name", ["adversarial", "es2_adversarial"])
@@ -63,12 +68,45 @@ def test_adversarial_is_hold_and_the_same_terms_under_the_edit(bench):
         found = learner.loss(lm, examples, outputs)
         clean = hold.loss(lm, examples, outputs)
         learner.begin(lm, 0, 6)
-        edit, layers = learner.draw(lm)
-        attacked = run_examples(lm, examples, edit=edit, edited=layers)
+        attacked = learner.attacked(lm, examples)
         harmful = torch.tensor([example.prompt_id in bench.data.harmful for example in examples])
         safe, refusals = hold.divergences(lm, examples, attacked, harmful)
     assert found.total.item() == pytest.approx((clean.total + refusals + safe).item(), rel=1e-5)
     assert found.parts["kl_attacked"] > found.parts["kl"]
+
+
+def test_ablation_in_training_is_the_attackers_at_every_token(bench):
+    """The oracle: the embedding and every write projected by hand, the answer's states read one prompt at a time."""
+    ablating = {**SETTINGS["adversarial"], "edits": ["ablation"]}
+    learner = learner_of(bench, "adversarial", adversarial=ablating)
+    lm = add_random_lora(bench.load(), scale=0.05)
+    examples = drawn_examples(bench, learner, lm)[0]
+    learner.begin(lm, 1, 6)
+    found = learner.attacked(lm, examples)
+    learner.begin(lm, 1, 6)
+    learner.random.choice(["ablation"])
+    unit = learner.draw_direction(lm)
+    assert unit.norm().item() == pytest.approx(1.0, rel=1e-5)
+
+    def without(_module, _inputs, output):
+        states = output[0] if isinstance(output, tuple) else output
+        states = states - (states @ unit)[..., None] * unit
+        return (states, *output[1:]) if isinstance(output, tuple) else states
+
+    writers = [lm.base.get_input_embeddings()]
+    writers += [part for block in lm.blocks for part in (block.self_attn, block.mlp)]
+    hooks = [writer.register_forward_hook(without) for writer in writers]
+    states = []
+    with torch.no_grad():
+        for one in examples:
+            tokens = [*one.prompt_tokens, *one.answer_tokens[:-1]]
+            hidden = lm.decoder(input_ids=torch.tensor([tokens]), use_cache=False).last_hidden_state[0]
+            states.append(hidden[len(one.prompt_tokens) - 1 :])
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(found.final, torch.cat(states), atol=1e-4, rtol=1e-3)
+    plain = run_examples(lm, examples)
+    assert (found.final - plain.final).abs().max() > 1e-2
 
 
 def test_the_attacker_of_training_is_fitted_on_the_model_as_it_is(bench):

@@ -138,7 +138,7 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     """Search the layer on validation, then answers to the benchmarks without its direction.
 
     Controls, with steps as long: along random directions, and along the chosen layer's mean difference under shuffled
-    labels.
+    labels. A bundle without benchmarks is a search alone.
     """
     units = mean_difference(evaluation)
     search = settings["search"]
@@ -152,6 +152,8 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
         return [answer_under(evaluation, ProjectionAttack(units[cell.setting.layer]), texts) for cell in cells]
 
     chosen, found = choose(evaluation, candidates, answer, search)
+    if not evaluation.benchmarks:
+        return Attacked([], found)
     prompts = evaluation.prompts()
     unit, about = units[chosen.layer], {"fitted_on": FITTED_ON, "setting": chosen.name}
     rows = _rows(evaluation, prompts, unit, None, **about)

@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 
 MAX_PERIOD = 24  # words in the longest loop looked for
+LONGEST = 24  # letters in the longest word; what is longer is odd
 COPIES = 3  # copies in a row that make a loop: a refusal said twice is none
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
@@ -62,6 +63,14 @@ def is_loop(text: str, words: list[str]) -> bool:
     return len(text) >= 400 and len(zlib.compress(text.encode("utf-8", "replace"))) < 0.2 * len(text)
 
 
+def is_poor(answer: str) -> bool:
+    """Whether few of the first words are new: what comes between loops and fluent answers, of which two in a thousand
+    are as poor (four of a model of 135M). A refusal said twice is as poor, so that it takes refusals to be known first.
+    """
+    head = _WORD.findall(answer.lower().replace("\u2019", "'"))[:32]
+    return len(head) >= 12 and len(set(head)) < 0.58 * len(head) and not _CODE.search(answer)
+
+
 def _cycled(words: list[str]) -> float:
     """Share of the words in the longest stretch where `COPIES` or more copies of a unit follow each other."""
     best = 0
@@ -91,7 +100,7 @@ def is_gibberish(prompt: str, text: str, words: list[str]) -> bool:
         return True
     if _LANGUAGE.search(prompt) or foreign_share(prompt) > 0.2:
         return False
-    if foreign_share(text) > 0.3:
+    if foreign_share(text) > 0.3 or long_share(text) > 0.5:
         return True
     # 24 fluent words hold 20 to 71 % function words; soups hold next to none or hardly anything else.
     grammar = sum(w in _FUNCTION_WORDS for w in words) / max(len(words), 1)
@@ -110,11 +119,17 @@ def odd_share(text: str) -> float:
     return sum(_is_odd(t) for t in tokens) / len(tokens) if tokens else 0.0
 
 
+def long_share(text: str) -> float:
+    """Share of the letters that stand in tokens too long for words; 0 for a text without letters."""
+    letters = [sum(c.isalpha() for c in token) for token in text.split()]
+    return sum(n for n in letters if n > LONGEST) / max(1, sum(letters))
+
+
 def _is_odd(token: str) -> bool:
     core = token.strip(".,;:!?\"'`*()[]<>_-\u2013\u2014\u201c\u201d")
     letters = sum(c.isalpha() for c in core)
     low = core.lower()
-    if letters > 24 or any(c in "\ufffd\\{}[]<>|~^=;:_" for c in core):
+    if letters > LONGEST or any(c in "\ufffd\\{}[]<>|~^=;:_" for c in core):
         return True
     if _INNER_CAPITAL.search(core) or (any(c.isdigit() for c in core) and letters > 3):
         return True

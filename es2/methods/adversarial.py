@@ -4,10 +4,12 @@
 
 The edit is the attacker's own (method.md section 6), fitted on the defence split and again as training goes on, drawn
 for every batch: a landing on a plane of a probe, a fixed push along the mean difference or a probe, or a layer's mean
-difference projected out, at a strength, in a layer window and with a C. After latent adversarial training (Casper et
-al. 2024, arXiv:2403.05030; Sheshadri et al. 2024, arXiv:2407.15549) and ReFAT (Yu et al. 2024, arXiv:2409.20089).
-With separation weight 0 it is the rival, with separation it is ES2 under attack. Harmless prompts are trained under
-the same edit, so that refusing is not the answer to being edited.
+difference projected out, at a strength, in a layer window and with a C. These act where an answer is written. The edit
+`ablation` takes a layer's mean difference out of all that is read and written, at the prompt's tokens as well. After
+latent adversarial training (Casper et al. 2024, arXiv:2403.05030; Sheshadri et al. 2024, arXiv:2407.15549) and ReFAT
+(Yu et al. 2024, arXiv:2409.20089), which is `ablation` alone. With separation weight 0 it is the rival, with separation
+it is ES2 under attack. Harmless prompts are trained under the same edit, so that refusing is not the answer to being
+edited.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 
 from es2.activations import Edit
+from es2.attacks.ablation import ProjectionAttack
 from es2.attacks.landing import directions
 from es2.embeddings import extract_tokens
 from es2.examples import Example, Outputs, run_examples
@@ -26,7 +29,7 @@ from es2.methods.separation import Separation
 from es2.models import LanguageModel
 from es2.probes import ProbeSet, fit_probe_set
 
-LANDING, PUSH, PROJECT = "landing", "push", "project"
+LANDING, PUSH, PROJECT, ABLATION = "landing", "push", "project", "ablation"
 
 
 class EsAdversarial(Separation):
@@ -75,25 +78,36 @@ class EsAdversarial(Separation):
     def loss(self, lm: LanguageModel, examples: Sequence[Example], outputs: Outputs) -> Loss:
         """See the module."""
         clean = super().loss(lm, examples, outputs)
-        edit, layers = self.draw(lm)
-        attacked = run_examples(lm, examples, edit=edit, edited=layers)
+        attacked = self.attacked(lm, examples)
         harmful = torch.tensor([example.prompt_id in self.data.harmful for example in examples])
         kl_safe, kl_refusals = self.divergences(lm, examples, attacked, harmful)
         total = clean.total + self.attack["refusals"] * kl_refusals + self.attack["safe"] * kl_safe
         parts = {"kl_attacked": kl_safe.item(), "kl_refusals_attacked": kl_refusals.item()}
         return Loss(total, {**clean.parts, **parts})
 
-    def draw(self, lm: LanguageModel) -> tuple[Edit, list[int]]:
-        """A random edit, and the layers it acts on."""
+    def attacked(self, lm: LanguageModel, examples: Sequence[Example]) -> Outputs:
+        """The forward pass over the examples under an edit that is drawn."""
+        kind = self.random.choice(self.attack["edits"])
+        if kind == ABLATION:
+            with ProjectionAttack(self.draw_direction(lm)).applied(lm):
+                return run_examples(lm, examples)
+        edit, layers = self.draw(lm, kind)
+        return run_examples(lm, examples, edit=edit, edited=layers)
+
+    def draw_direction(self, lm: LanguageModel) -> Tensor:
+        """The mean difference [d] of a random layer, of unit length."""
+        return self.difference[self.random.integers(lm.n_layers)]
+
+    def draw(self, lm: LanguageModel, kind: str) -> tuple[Edit, list[int]]:
+        """A random edit of a kind that acts where answers are written, and the layers it acts on."""
         low, high = (self.random.uniform(*self.attack[end]) * (lm.n_layers - 1) for end in ("start", "end"))
         layers = [layer for layer in range(lm.n_layers) if low <= layer <= high]
         assert self.probes is not None
-        kind = self.random.choice(self.attack["edits"])
         at = int(self.random.integers(len(self.probes.c)))
         if kind == LANDING:
             return landing(self.probes, at, self.random.uniform(*self.attack["strengths"])), layers
         if kind == PROJECT:
-            return project(self.difference[self.random.integers(lm.n_layers)]), list(range(lm.n_layers))
+            return project(self.draw_direction(lm)), list(range(lm.n_layers))
         towards_safe = (self.difference, -directions(self.probes)[at])[self.random.integers(2)]
         return push(towards_safe, self.random.uniform(*self.attack["budgets"]) * self.norm), layers
 

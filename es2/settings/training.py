@@ -116,7 +116,7 @@ class AdversarialTerms(Row):
 
     refusals: Weight
     safe: Weight
-    edits: Annotated[list[Literal["landing", "push", "project"]], Field(min_length=1)]
+    edits: Annotated[list[Literal["landing", "push", "project", "ablation"]], Field(min_length=1)]
     strengths: Range
     budgets: Range
     start: Interval

@@ -50,8 +50,8 @@ def benchmark_files(jobs: list[tuple[dict, str]]) -> list[str]:
 
 
 def trial_searches(scope: str) -> list[tuple[dict, str]]:
-    """Of a sweep of trials, the attacker's searches."""
-    return [(row, bundle) for row, bundle in searched(scope) if is_trial(row, scope)]
+    """Of a sweep of trials, the attacker's searches over budgets."""
+    return [(row, bundle) for row, bundle in searched(scope) if is_trial(row, scope) and study.has_budgets(bundle)]
 
 
 def trial_answers(scope: str) -> list[tuple[dict, str]]:

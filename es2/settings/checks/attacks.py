@@ -20,6 +20,9 @@ from es2.settings.evaluation import (
 from es2.settings.lookup import used_bundles
 from es2.settings.study import Config
 
+TRIED = (ValidationAnswers, BudgetAttack, AblationAttack)
+"""What may stand without test prompts: answers to validation prompts, and searches on them."""
+
 
 def check_attacks(config: Config) -> None:
     """Every attack has a free name, budgets and windows in order, and probes that are fitted."""
@@ -90,18 +93,18 @@ def check_bundle(config: Config, name: str, bundle: Bundle) -> None:
         raise UserError(f"{where}.fitted_on: an adaptive attack is fitted on the run itself; write [self]")
     check_sizes(config, f"{where}.benchmarks", bundle.benchmarks, "test")
     # A search alone, and answers to validation prompts, need no test prompts.
-    if not any(bundle.benchmarks.values()) and not isinstance(attack, BudgetAttack | ValidationAnswers):
+    if not any(bundle.benchmarks.values()) and not isinstance(attack, TRIED):
         raise UserError(f"{where}.benchmarks: every set has size 0; give one some prompts")
 
 
 def check_trials(config: Config) -> None:
-    """Every sweep of trials has the two bundles that choose between them."""
+    """Every sweep of trials has the two bundles that choose between them, and perhaps a search for a direction."""
     check_list("trials.sweeps", "sweep", config.trials.sweeps, config.sweeps)
     for sweep in config.trials.sweeps:
         attacks = [config.attacks[config.bundles[name].attack] for name in config.sweeps[sweep].bundles]
-        kinds = [isinstance(attack, BudgetAttack) for attack in attacks]
-        if sorted(kinds) != [False, True] or not any(isinstance(attack, ValidationAnswers) for attack in attacks):
+        n_of = [sum(isinstance(attack, kind) for attack in attacks) for kind in (ValidationAnswers, BudgetAttack)]
+        if n_of != [1, 1] or not all(isinstance(attack, TRIED) for attack in attacks):
             raise UserError(
                 f"sweeps.{sweep}.bundles: trials are chosen by two bundles, one of the kind validation and one over "
-                "budgets; name these"
+                "budgets; name these, and at most one of the kind ablation"
             )

@@ -64,6 +64,11 @@ def check_training(config: Config, run: str, training: Training) -> None:
             f"{where}.training.checkpoint_every: it is no multiple of adversarial.refit_every "
             f"({adversarial.refit_every}), so that a resumed run would not be the undisturbed one; make it one"
         )
+    if "adversarial" in TERMS.get(method, ()) and "ablation" in adversarial.edits and training.gradient_checkpointing:
+        raise UserError(
+            f"{where}.training.gradient_checkpointing: the edit `ablation` acts inside the blocks, which are run again "
+            "without it; set it to false, or leave `ablation` out of adversarial.edits"
+        )
     for name, size in training.batch.items():
         need(f"{where}.training.batch", "prompt set", name, config.prompt_sets)
         if size and name not in sets_with(config, "defence"):
