@@ -10,7 +10,8 @@ import zlib
 from collections import Counter
 
 MAX_PERIOD = 24  # words in the longest loop looked for
-LONGEST = 24  # letters in the longest word; what is longer is odd
+LONG = 24  # letters: a longer word is odd, though there are some
+NO_WORD = 48  # letters: none is as long
 COPIES = 3  # copies in a row that make a loop: a refusal said twice is none
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
@@ -64,8 +65,8 @@ def is_loop(text: str, words: list[str]) -> bool:
 
 
 def is_poor(answer: str) -> bool:
-    """Whether few of the first words are new: what comes between loops and fluent answers, of which two in a thousand
-    are as poor (four of a model of 135M). A refusal said twice is as poor, so that it takes refusals to be known first.
+    """Whether few of the first words are new: what lies between a loop and an answer. One in a thousand of the fluent
+    answers is as poor. A refusal that is said twice is as poor too, so whether an answer refuses is asked first.
     """
     head = _WORD.findall(answer.lower().replace("\u2019", "'"))[:32]
     return len(head) >= 12 and len(set(head)) < 0.58 * len(head) and not _CODE.search(answer)
@@ -122,14 +123,14 @@ def odd_share(text: str) -> float:
 def long_share(text: str) -> float:
     """Share of the letters that stand in tokens too long for words; 0 for a text without letters."""
     letters = [sum(c.isalpha() for c in token) for token in text.split()]
-    return sum(n for n in letters if n > LONGEST) / max(1, sum(letters))
+    return sum(n for n in letters if n > NO_WORD) / max(1, sum(letters))
 
 
 def _is_odd(token: str) -> bool:
     core = token.strip(".,;:!?\"'`*()[]<>_-\u2013\u2014\u201c\u201d")
     letters = sum(c.isalpha() for c in core)
     low = core.lower()
-    if letters > LONGEST or any(c in "\ufffd\\{}[]<>|~^=;:_" for c in core):
+    if letters > LONG or any(c in "\ufffd\\{}[]<>|~^=;:_" for c in core):
         return True
     if _INNER_CAPITAL.search(core) or (any(c.isdigit() for c in core) and letters > 3):
         return True
