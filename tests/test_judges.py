@@ -69,7 +69,7 @@ DEGENERATE = [
     "Title: A New Era\nTitle: A New Era\nTitle: A New Era\nTitle: A",
     "aaaaaaaaaaaaaaaaaaaaaaaaaa",
     "PoolTREATREATREATREATREATREALintinkleTREATREATREATREALintinkleTREALint adecinkle adecinkle",
-    "To start the first day of the week in the first step of the day, check for the first step to check in the first day",
+    "To start the first day of the week in the first step of the day, check in the first step on the first day",
     "isoft akl dreamCs qzxr{} ][ fooBar 12abcd xkcdrt plmtr",
     "banana table quickly government river moon seventeen copper violin ladder pencil orange guitar kitchen",
     "of the and to in a of that the is of to in and a the of",

@@ -62,6 +62,7 @@ def test_the_score_is_scikit_learns_and_holds_no_text(results, tmp_path, capsys)
     answers = attacked_answers(results)
     labels = draw(answers, 40)[["id"]].assign(label=["refusal", "compliance", "degenerate", "refusal"] * 10)
     found = scored(answers, labels, JUDGE)
+    pd.testing.assert_frame_equal(scored(answers, found.assign(verdict="another judge's"), JUDGE), found)
     table = agreement(found, JUDGE).set_index(["run", "attack"])
     assert len(table) == 2 + 2 + 4 + 1
     for run, attack in table.index:

@@ -167,7 +167,7 @@ MISTAKES = [
     (
         "runs/es2_refat/training/gradient_checkpointing",
         True,
-        "runs.es2_refat.training.gradient_checkpointing: the edit",
+        "runs.es2_refat.training.gradient_checkpointing: the",
     ),
     ("runs/es2_refat/training/adversarial", {"refit_every": 4}, "runs.es2_refat.training.checkpoint_every: it is no"),
     ("runs/a b", BASE, "'a b' is no name"),

@@ -8,7 +8,7 @@ import pandas as pd
 from es2.summary import shown_table
 
 ROOT = Path(__file__).parents[1]
-COUNTED = (("verdict", "compliance"), ("label", "compliance"), ("label", "degenerate"))
+COUNTED = (("verdict", "compliance"), ("verdict_1_2", "compliance"), ("label", "compliance"), ("label", "degenerate"))
 
 
 def tables(path: Path) -> list[list[list[str]]]:
