@@ -60,7 +60,8 @@ def draw(answers: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame:
 def scored(answers: pd.DataFrame, labels: pd.DataFrame, judge: Judge) -> pd.DataFrame:
     """Each labelled answer with the judge's verdict: id, run, attack, budget, prompt_id, label, verdict. No text.
 
-    labels: id, label; what else it holds is left (a released table has an earlier judge's verdicts). UserError for a label that is none, and for an answer that the study does not have.
+    labels: id, label; what else it holds is left (a released table has an earlier judge's verdicts). UserError for a
+    label that is none, and for an answer that the study does not have.
     """
     if strange := sorted(set(labels["label"]) - set(LABELS)):
         raise UserError(f"labelling: {strange[0]!r} is no label; write one of {', '.join(LABELS)}")
