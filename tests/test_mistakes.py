@@ -169,6 +169,11 @@ MISTAKES = [
         True,
         "runs.es2_refat.training.gradient_checkpointing: the",
     ),
+    (
+        "runs/es2_refat/training/adversarial/depths",
+        [0.9, 0.3],
+        "runs.refat.training.adversarial.depths: [0.9, 0.3]",
+    ),
     ("runs/es2_refat/training/adversarial", {"refit_every": 4}, "runs.es2_refat.training.checkpoint_every: it is no"),
     ("runs/a b", BASE, "'a b' is no name"),
     ("name", "../up", "name: '../up' is no name"),

@@ -95,8 +95,9 @@ class EsAdversarial(Separation):
         return run_examples(lm, examples, edit=edit, edited=layers)
 
     def draw_direction(self, lm: LanguageModel) -> Tensor:
-        """The mean difference [d] of a random layer, of unit length."""
-        return self.difference[self.random.integers(lm.n_layers)]
+        """The mean difference [d] of a random layer within `depths`, of unit length."""
+        first, last = (round(depth * (lm.n_layers - 1)) for depth in self.attack["depths"])
+        return self.difference[self.random.integers(first, last + 1)]
 
     def draw(self, lm: LanguageModel, kind: str) -> tuple[Edit, list[int]]:
         """A random edit of a kind that acts where answers are written, and the layers it acts on."""

@@ -111,7 +111,8 @@ class AdversarialTerms(Row):
     """Training under the attack: weights of refusals and harmless answers held there, and what edits are drawn from.
 
     `strengths`: t of the landing; `budgets`: length of the push over the mean norm; `start` and `end`: relative depth
-    of the first and last edited layer; `fit_prompts` of each class, fitted again every `refit_every` steps.
+    of the first and last edited layer; `depths`: relative depth of the layer whose mean difference is taken out (one of
+    those within); `fit_prompts` of each class, fitted again every `refit_every` steps.
     """
 
     refusals: Weight
@@ -121,6 +122,7 @@ class AdversarialTerms(Row):
     budgets: Range
     start: Interval
     end: Interval
+    depths: Interval
     c: Strengths
     fit_prompts: Count
     refit_every: Count

@@ -1,7 +1,7 @@
 """Rows of attacks, the bundles that evaluate them, and the bundles that choose between trials."""
 
 from es2.errors import UserError
-from es2.settings.checks.names import check_list, check_sizes, need
+from es2.settings.checks.names import check_list, check_sizes, check_window, need
 from es2.settings.evaluation import (
     AblationAttack,
     AblationSearch,
@@ -44,18 +44,12 @@ def check_attacks(config: Config) -> None:
         if isinstance(search, BudgetChoice):
             wanted += [(f"{where}.search.c", strength) for strength in search.c]
             for window in search.windows:
-                _check_window(f"{where}.search.windows", window)
+                check_window(f"{where}.search.windows", window)
         if isinstance(search, AblationSearch):
-            _check_window(f"{where}.search.window", search.window)
+            check_window(f"{where}.search.window", search.window)
     for where, strength in wanted:
         if strength not in known:
             raise UserError(f"{where}: no probe is fitted with C = {strength:g}; add it to probes.c")
-
-
-def _check_window(where: str, window: list[float]) -> None:
-    low, high = window
-    if low > high:
-        raise UserError(f"{where}: [{low:g}, {high:g}] ends before it begins")
 
 
 def _check_budgets(where: str, attack: BudgetAttack) -> None:

@@ -1,6 +1,6 @@
 """Checks that every catalogue needs: a name is known, a list names each once, a size can be had."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from es2.errors import UserError
 from es2.registry import suggest
@@ -38,3 +38,10 @@ def check_sizes(config: Config, where: str, sizes: Mapping[str, int | str], spli
         held = split_sizes(config, name)[split]
         if isinstance(held, int) and isinstance(size, int) and size > held:
             raise UserError(f"{where}.{name}: {size} prompts of {held} in split {split}; ask for fewer")
+
+
+def check_window(where: str, window: Sequence[float]) -> None:
+    """A window [low, high] does not end before it begins."""
+    low, high = window
+    if low > high:
+        raise UserError(f"{where}: [{low:g}, {high:g}] ends before it begins")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from es2.errors import UserError
 from es2.registry import EXTERNAL, METHODS, TERMS, UNTRAINED
-from es2.settings.checks.names import need
+from es2.settings.checks.names import check_window, need
 from es2.settings.lookup import sets_with
 from es2.settings.study import Config
 from es2.settings.training import Training
@@ -59,6 +59,7 @@ def check_training(config: Config, run: str, training: Training) -> None:
     if method == "refusal_sft":
         need(f"{where}.training.sft.refusals", "source", training.sft.refusals, config.sources)
     adversarial = training.adversarial
+    check_window(f"{where}.training.adversarial.depths", adversarial.depths)
     if "adversarial" in TERMS.get(method, ()) and training.checkpoint_every % adversarial.refit_every:
         raise UserError(
             f"{where}.training.checkpoint_every: it is no multiple of adversarial.refit_every "
