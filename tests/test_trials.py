@@ -59,6 +59,20 @@ def test_ties_go_to_the_lower_kl_and_a_budget_never_reached_is_the_highest() -> 
     assert math.isinf(found["half_compliance_budget"][1])
 
 
+def test_where_a_direction_is_searched_for_the_most_refusals_under_its_ablation_come_first() -> None:
+    def searched(refusal: float) -> pd.DataFrame:
+        return pd.DataFrame({"stage": [1, 2, 2], "refusal": [0.9, 0.8, refusal], "chosen": [False, False, True]})
+
+    weak, strong = {0.1: 0.5}, {0.1: 0.1, 0.2: 0.9}
+    trials = [trial(0.01, 0, 0, strong), trial(0.02, 0, 0, weak), trial(0.02, 0, 0, strong), trial(0.06, 0, 0, strong)]
+    rows = [row("es2") | {"run": f"run{i}"} for i in range(4)]
+    parts = list(map(list, zip(*trials, strict=True)))
+    found = trials_table(rows, *parts, LABELS, BOUNDS, [searched(share) for share in (0.1, 0.4, 0.4, 0.7)])
+    assert found["refused_ablated"].tolist() == [0.1, 0.4, 0.4, 0.7]
+    assert found["chosen"].tolist() == [False, False, True, False]
+    assert table(*trials)["refused_ablated"].isna().all()
+
+
 def test_where_no_trial_keeps_to_the_bounds_none_is_chosen() -> None:
     assert not table(trial(0.5, 0, 0, {0.1: 0.0}), trial(0.01, 50, 0, {0.1: 0.0}))["chosen"].any()
 

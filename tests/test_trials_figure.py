@@ -23,7 +23,7 @@ def trials() -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows).assign(model=MODEL, seed=0, plain_refused=0.05, plain_degenerate=0.0)
     table[["half_compliance_budget", "low", "high"]] = table.pop("half").tolist()
-    return table.assign(censored=table["half_compliance_budget"] == math.inf)
+    return table.assign(censored=table["half_compliance_budget"] == math.inf, refused_ablated=math.nan)
 
 
 def test_a_trial_that_breaks_a_bound_is_grey_and_a_choice_is_bold() -> None:
@@ -55,6 +55,14 @@ def test_a_cost_beyond_the_axis_is_an_arrow_at_its_end() -> None:
         assert drawn["_es2_wild"].get_marker() == ">"
         assert drawn["_es2_wild"].get_xdata()[0] == pytest.approx(end)
         assert drawn["_es2"].get_marker() == "*"
+
+
+def test_a_search_for_a_direction_has_a_panel_of_its_own() -> None:
+    figure = trials_figure(trials().assign(refused_ablated=[0.0, 0.4, 0.2]), STUDY, BOUNDS)
+    assert len(figure.axes) == len(PANELS) + 1
+    drawn = {line.get_label(): line.get_xdata()[0] for line in figure.axes[-1].lines if len(line.get_xdata()) == 1}
+    assert {drawn[f"_{run}"] for run in ("hold", "es2", "es2_wild")} == {0.0, 0.4, 0.2}
+    assert len(trials_figure(trials(), STUDY, BOUNDS).axes) == len(PANELS)
 
 
 def test_no_trials_is_an_empty_figure() -> None:

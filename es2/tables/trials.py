@@ -1,7 +1,9 @@
 """`trials.csv`: the settings tried for each method, and the one that validation chose, by one rule for all (§5).
 
 Of a method's trials that keep to the bounds on harmless validation prompts, the one whose half-compliance budget on
-validation is highest is chosen; ties go to the lower KL. Where none keeps to them, nothing is chosen.
+validation is highest is chosen; ties go to the lower KL. Where none keeps to them, nothing is chosen. In a sweep that
+also searches for a direction to ablate, the share refused under that ablation comes before the budget: it is the attack
+that leaves least.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,7 @@ from es2.tables.verdicts import RUN, who
 
 COLUMNS = [
     *RUN, "kl_heldout", "harmful_refused", "plain_refused", "plain_degenerate", "half_compliance_budget", "low", "high",
-    "censored", "admissible", "chosen",
+    "censored", "refused_ablated", "admissible", "chosen",
 ]  # fmt: skip
 
 
@@ -26,23 +28,26 @@ def trials_table(
     searches: Sequence[pd.DataFrame],
     labels: Mapping[str, str],
     bounds: Mapping[str, float],
+    ablations: Sequence[pd.DataFrame] = (),
 ) -> pd.DataFrame:
     """A row a trial. All sequences are in the order of `rows` (run, model, method, parent, seed of each trial).
 
     trainings: training.csv; verdicts: those on validation prompts (columns benchmark, verdict); searches: the
     attacker's trials (n, budget, compliance, chosen); labels: prompt set -> harmful or safe; bounds: `kl_heldout`,
-    `plain_refused`, `plain_degenerate`. A budget that was never reached is inf and `censored`.
+    `plain_refused`, `plain_degenerate`; ablations: the searches for a direction (stage, refusal, chosen), or none.
+    A budget that was never reached is inf and `censored`.
     """
+    left = [float(found.loc[found["chosen"], "refusal"].iloc[0]) for found in ablations] or [float("nan")] * len(rows)
     found = [
-        who(row) | _training(training) | _shares(said, labels) | validation_budget(search)
-        for row, training, said, search in zip(rows, trainings, verdicts, searches, strict=True)
+        who(row) | _training(training) | _shares(said, labels) | validation_budget(search) | {"refused_ablated": share}
+        for row, training, said, search, share in zip(rows, trainings, verdicts, searches, left, strict=True)
     ]
     table = pd.DataFrame(found, columns=COLUMNS[:-2])
     table["admissible"] = True
     for name, bound in bounds.items():
         table["admissible"] &= table[name] <= bound
     ranked = table[table["admissible"]].sort_values(
-        ["half_compliance_budget", "kl_heldout"], ascending=[False, True], kind="stable"
+        ["refused_ablated", "half_compliance_budget", "kl_heldout"], ascending=[False, False, True], kind="stable"
     )
     best = ranked.groupby(["model", "method", "seed"], sort=False).head(1).index
     return table.assign(chosen=table.index.isin(best))

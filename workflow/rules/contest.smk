@@ -67,6 +67,7 @@ rule collect_trials:
         training=lambda w: [at(row, "training.csv") for row, _ in trial_searches(scope(w))],
         verdicts=lambda w: [at(row, f"verdicts/{bundle}.{JUDGE_NAME}.csv") for row, bundle in trial_answers(scope(w))],
         searches=lambda w: search_tables(trial_searches(scope(w))),
+        ablations=lambda w: search_tables(trial_ablations(scope(w))),
     output:
         table=report(
             "<results>/tables/{sweep}trials.csv",

@@ -54,6 +54,11 @@ def trial_searches(scope: str) -> list[tuple[dict, str]]:
     return [(row, bundle) for row, bundle in searched(scope) if is_trial(row, scope) and study.has_budgets(bundle)]
 
 
+def trial_ablations(scope: str) -> list[tuple[dict, str]]:
+    """Of a sweep of trials, the attacker's searches for a direction to ablate, in the same order; none where it has none."""
+    return [(row, bundle) for row, bundle in ablated(scope) if is_trial(row, scope)]
+
+
 def trial_answers(scope: str) -> list[tuple[dict, str]]:
     """Of a sweep of trials, the answers to validation prompts, in the same order."""
     return [(row, bundle) for row, bundle in evaluated(scope) if is_trial(row, scope) and not study.searches(bundle)]

@@ -1,7 +1,7 @@
 """The settings tried for each method and the chosen one: tables/<sweep>/trials.csv.
 
-input: training, verdicts, searches (lists of csvs, one a trial); params: rows (dicts run ... seed, in that
-order), labels (prompt set -> harmful or safe), bounds; output: table (csv).
+input: training, verdicts, searches (lists of csvs, one a trial), ablations (such a list, or none); params: rows (dicts
+run ... seed, in that order), labels (prompt set -> harmful or safe), bounds; output: table (csv).
 """
 
 import pandas as pd
@@ -15,5 +15,6 @@ with job(snakemake):
         [pd.read_csv(path) for path in paths]
         for paths in (snakemake.input.training, snakemake.input.verdicts, snakemake.input.searches)
     ]
-    table = trials_table(snakemake.params.rows, *read, snakemake.params.labels, snakemake.params.bounds)
+    ablations = [pd.read_csv(path) for path in snakemake.input.get("ablations", [])]
+    table = trials_table(snakemake.params.rows, *read, snakemake.params.labels, snakemake.params.bounds, ablations)
     write_csv(table, snakemake.output.table)
