@@ -163,6 +163,11 @@ MISTAKES = [
     ("trials/kl_heldout", 0, "trials.kl_heldout: 0 does not fit; give a number above 0"),
     ("sweeps/trials/bundles", ["direct", "trial"], "sweeps.trials.bundles: trials are chosen by two bundles"),
     ("sweeps/trials/bundles", ["validation", "trial", "scav"], "sweeps.trials.bundles: trials are chosen by two"),
+    (
+        "sweeps/trials/bundles",
+        ["validation", "trial", "trial_ablation", "ablation"],
+        "sweeps.trials.bundles: trials are",
+    ),
     ("sweeps/trials/bundles", ["validation", "trial_ablation"], "sweeps.trials.bundles: trials are chosen by two"),
     (
         "runs/es2_refat/training/gradient_checkpointing",

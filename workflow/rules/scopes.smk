@@ -55,7 +55,7 @@ def trial_searches(scope: str) -> list[tuple[dict, str]]:
 
 
 def trial_ablations(scope: str) -> list[tuple[dict, str]]:
-    """Of a sweep of trials, the attacker's searches for a direction to ablate, in the same order; none where it has none."""
+    """Of a sweep of trials, the attacker's searches for a direction to ablate, in the same order, if it has any."""
     return [(row, bundle) for row, bundle in ablated(scope) if is_trial(row, scope)]
 
 

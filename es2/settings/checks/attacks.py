@@ -96,8 +96,8 @@ def check_trials(config: Config) -> None:
     check_list("trials.sweeps", "sweep", config.trials.sweeps, config.sweeps)
     for sweep in config.trials.sweeps:
         attacks = [config.attacks[config.bundles[name].attack] for name in config.sweeps[sweep].bundles]
-        n_of = [sum(isinstance(attack, kind) for attack in attacks) for kind in (ValidationAnswers, BudgetAttack)]
-        if n_of != [1, 1] or not all(isinstance(attack, TRIED) for attack in attacks):
+        n_of = [sum(isinstance(attack, kind) for attack in attacks) for kind in TRIED]
+        if n_of not in ([1, 1, 0], [1, 1, 1]) or sum(n_of) < len(attacks):
             raise UserError(
                 f"sweeps.{sweep}.bundles: trials are chosen by two bundles, one of the kind validation and one over "
                 "budgets; name these, and at most one of the kind ablation"

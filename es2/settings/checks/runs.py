@@ -58,18 +58,8 @@ def check_training(config: Config, run: str, training: Training) -> None:
         )
     if method == "refusal_sft":
         need(f"{where}.training.sft.refusals", "source", training.sft.refusals, config.sources)
-    adversarial = training.adversarial
-    check_window(f"{where}.training.adversarial.depths", adversarial.depths)
-    if "adversarial" in TERMS.get(method, ()) and training.checkpoint_every % adversarial.refit_every:
-        raise UserError(
-            f"{where}.training.checkpoint_every: it is no multiple of adversarial.refit_every "
-            f"({adversarial.refit_every}), so that a resumed run would not be the undisturbed one; make it one"
-        )
-    if "adversarial" in TERMS.get(method, ()) and "ablation" in adversarial.edits and training.gradient_checkpointing:
-        raise UserError(
-            f"{where}.training.gradient_checkpointing: the edit `ablation` acts inside the blocks, which are run again "
-            "without it; set it to false, or leave `ablation` out of adversarial.edits"
-        )
+    if "adversarial" in TERMS.get(method, ()):
+        _check_adversarial(where, training)
     for name, size in training.batch.items():
         need(f"{where}.training.batch", "prompt set", name, config.prompt_sets)
         if size and name not in sets_with(config, "defence"):
@@ -81,6 +71,21 @@ def check_training(config: Config, run: str, training: Training) -> None:
     for label in ("harmful", "safe"):
         if label not in labels:
             raise UserError(f"{where}.training.batch: a step has no {label} prompts; give a {label} set a size")
+
+
+def _check_adversarial(where: str, training: Training) -> None:
+    adversarial = training.adversarial
+    check_window(f"{where}.training.adversarial.depths", adversarial.depths)
+    if training.checkpoint_every % adversarial.refit_every:
+        raise UserError(
+            f"{where}.training.checkpoint_every: it is no multiple of adversarial.refit_every "
+            f"({adversarial.refit_every}), so that a resumed run would not be the undisturbed one; make it one"
+        )
+    if "ablation" in adversarial.edits and training.gradient_checkpointing:
+        raise UserError(
+            f"{where}.training.gradient_checkpointing: the edit `ablation` acts inside the blocks, which are run again "
+            "without it; set it to false, or leave `ablation` out of adversarial.edits"
+        )
 
 
 def check_adapters(config: Config, trainings: Mapping[str, Training]) -> None:
