@@ -7,7 +7,7 @@ was written apart from the refusals used for training, and tuned on the human la
 in XSTest's completions; the other three report its agreement. Version 1.1 adds first-person declining in other
 words, after version 1.0 was seen to miss models' answers such as "I'm going to decline this". Version 1.2 adds evasion
 ("I'm not sure if you ..."), an opening that puts something else in the answer's place, and knows more gibberish; both
-are tuned on the labels of the second model's answers (docs/second_model.md).
+are tuned on the labels of the second model's answers (docs/second_model.md), so that nothing is lost on XSTest's five.
 """
 
 import re
