@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from es2.files import read_json
 
 @dataclass(frozen=True)
 class LayerRule:
-    """The `count` best layers by validation d' in a `window` of relative depth, at least `gap` of the depth apart."""
+    """The `count` layers with the largest sum of validation d', in a `window` of relative depth, `gap` of it apart."""
 
     count: int
     window: tuple[float, float]
@@ -28,42 +29,47 @@ class LayerRule:
         """The rule in words, for layers.json."""
         low, high = self.window
         return (
-            f"the {self.count} layers with the best validation d' at relative depth {low:g} to {high:g}, "
+            f"the {self.count} layers with the largest sum of validation d' at relative depth {low:g} to {high:g}, "
             f"at least {self.gap:g} of the depth apart"
         )
 
     def choose(self, val_d_prime: Sequence[float]) -> list[int]:
         """Layers, ascending, by the validation d' of all L of them; the relative depth of layer k is (k + 1) / L.
 
-        Taken greedily, best first, a layer being passed over where it would leave too little room for the rest; a NaN
-        counts as the worst. UserError if so many do not fit.
+        The best set as a whole: the best layer taken first could leave the others poor ones. A NaN counts as the worst;
+        of sets that are equal the first. UserError if so many layers do not fit.
         """
-        scores = [-math.inf if math.isnan(score) else float(score) for score in val_d_prime]
-        depth = len(scores)
+        depth = len(val_d_prime)
         apart = max(1, math.ceil(self.gap * depth - 1e-9))
         low, high = self.window
-        free = [k for k in range(depth) if low - 1e-9 <= (k + 1) / depth <= high + 1e-9]
-        if _room(free, apart) < self.count:
+        layers = [k for k in range(depth) if low - 1e-9 <= (k + 1) / depth <= high + 1e-9]
+        found = _best({k: float(val_d_prime[k]) for k in layers}, self.count, apart)
+        if found is None:
             raise UserError(
                 f"probes.layers or a run's separation.layers: {self.count} layers, {apart} apart, do not fit into "
                 f"window {[low, high]} of {depth} layers; widen window or lower count or gap"
             )
-        chosen: list[int] = []
-        for layer in sorted(free, key=lambda k: (-scores[k], k)):
-            rest = [k for k in free if abs(k - layer) >= apart]
-            if layer in free and len(chosen) < self.count and _room(rest, apart) >= self.count - len(chosen) - 1:
-                chosen.append(layer)
-                free = rest
-        return sorted(chosen)
+        return found
 
 
-def _room(layers: Sequence[int], apart: int) -> int:
-    """How many of the ascending `layers` can be taken at least `apart` from each other."""
-    taken, last = 0, -math.inf
-    for layer in layers:
-        if layer - last >= apart:
-            taken, last = taken + 1, layer
-    return taken
+def _best(scores: Mapping[int, float], count: int, apart: int) -> list[int] | None:
+    """The `count` layers, `apart` from each other, with the fewest NaN and then the largest sum; None if none fit."""
+
+    @cache
+    def best(start: int, count: int) -> tuple[int, float, tuple[int, ...]] | None:
+        """Number of NaN, negative sum and layers of the best choice among the layers from `start` on."""
+        if count == 0:
+            return 0, 0.0, ()
+        choices = []
+        for layer in (k for k in scores if k >= start):
+            rest = best(layer + apart, count - 1)
+            if rest is not None:
+                nan = math.isnan(scores[layer])
+                choices.append((rest[0] + nan, rest[1] - (0.0 if nan else scores[layer]), (layer, *rest[2])))
+        return min(choices, default=None)
+
+    found = best(0, count)
+    return None if found is None else list(found[2])
 
 
 def chosen_layers(given: Any, path: str | Path) -> list[int]:

@@ -1,5 +1,7 @@
 """Which layers a training acts on: the rule keeps count, window and gap, and a run's own word goes first."""
 
+import math
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -22,17 +24,24 @@ def test_a_best_layer_that_leaves_no_room_is_passed_over() -> None:
     assert LayerRule(2, (0.0, 1.0), 0.6).choose([1.0, 2.0, 9.0, 2.0, 1.5]) == [1, 4]
 
 
+def test_a_best_layer_that_leaves_poor_ones_is_passed_over() -> None:
+    """Layer 2 is the best by itself and leaves 0 and 4; 1 and 3 are worth more together."""
+    assert LayerRule(2, (0.0, 1.0), 0.4).choose([0.1, 4.0, 4.1, 4.0, 0.1]) == [1, 3]
+
+
 def test_layers_that_do_not_fit_are_one_sentence() -> None:
     with pytest.raises(UserError, match=r"3 layers, 4 apart, do not fit into window \[0\.3, 0\.6\] of 10 layers"):
         LayerRule(3, (0.3, 0.6), 0.4).choose([1.0] * 10)
 
 
 @pytest.mark.parametrize("depth", [12, 16, 24, 30, 32, 40, 80])
-def test_the_default_rule_fits_models_of_any_depth(depth: int) -> None:
-    """A gap is a share of the depth, so that three layers fit a shallow model as they fit a deep one."""
-    chosen = LayerRule(3, (0.3, 0.8), 0.15).choose([float(k) for k in range(depth)])
-    assert len(chosen) == 3
-    assert all(b - a >= 0.15 * depth for a, b in pairwise(chosen))
+def test_the_default_rules_fit_models_of_any_depth(depth: int) -> None:
+    """A gap is a share of the depth, so that as many layers fit a shallow model as fit a deep one."""
+    scores = [float(k) for k in range(depth)]
+    three, two = LayerRule(3, (0.3, 0.8), 0.15).choose(scores), LayerRule(2, (0.57, 0.8), 0.1).choose(scores)
+    assert (len(three), len(two)) == (3, 2)
+    assert all(b - a >= 0.15 * depth for a, b in pairwise(three))
+    assert two[1] - two[0] >= 0.1 * depth
 
 
 @given(
@@ -40,7 +49,7 @@ def test_the_default_rule_fits_models_of_any_depth(depth: int) -> None:
     st.integers(1, 4), st.integers(0, 50), st.integers(0, 50), st.integers(50, 100),
 )  # fmt: skip
 @settings(max_examples=100, deadline=None)
-def test_layers_keep_gap_and_window_whenever_they_can(
+def test_layers_are_the_best_set_that_keeps_gap_and_window(
     scores: list[float], count: int, gap: int, low: int, high: int
 ) -> None:
     """The window's ends and the gap are hundredths, so that what fits can be told without rounding."""
@@ -55,6 +64,18 @@ def test_layers_keep_gap_and_window_whenever_they_can(
     assert len(set(chosen)) == count
     assert set(chosen) <= set(inside)
     assert all(100 * (b - a) >= gap * depth for a, b in pairwise(chosen))
+    nan, total = _worth(scores, chosen)
+    for some in combinations(inside, count):
+        if all(100 * (b - a) >= gap * depth for a, b in pairwise(some)):
+            other_nan, other_total = _worth(scores, some)
+            assert nan <= other_nan
+            assert nan < other_nan or total >= other_total - 1e-9
+
+
+def _worth(scores: list[float], layers: Sequence[int]) -> tuple[int, float]:
+    """Number of NaN among the layers' scores, and the sum of the others."""
+    found = [scores[k] for k in layers]
+    return sum(map(math.isnan, found)), math.fsum(x for x in found if not math.isnan(x))
 
 
 def test_a_run_takes_the_studys_choice_its_own_list_or_its_own_rule(tmp_path: Path) -> None:
