@@ -133,7 +133,7 @@ def test_overrides_merge_and_lists_replace(default):
 def test_the_layers_that_a_sweeps_runs_change_are_their_own_and_hold_changes_none(default):
     study = read_study(default)
     two = {"count": 2, "window": [0.57, 0.8], "gap": 0.1}
-    assert study.changed_layers("layers_attacked") == {"es2_two": two, "es2": "auto"}
+    assert study.changed_layers("layers_attacked") == {"es2_two": two, "es2_pairwise": "auto"}
     assert study.changed_layers("layers")["es2_l18"] == [18]
     assert list(study.changed_layers()) == ["es2"]
     assert study.trained_layers() == dict.fromkeys(["refusal_sft", "hold", "es2"], "auto")
