@@ -119,13 +119,14 @@ def test_yaml_reads_the_key_on_as_true_and_the_study_does_not(default):
 
 def test_overrides_merge_and_lists_replace(default):
     runs = {"base": BASE, "refusal_sft": SFT, "hold": default["runs"]["hold"]}
-    es2 = {"method": "es2", "on": "refusal_sft", "training": {"separation": {"layers": [3]}, "batch": {"plain": 0}}}
+    separation = {"layers": [3], "distance": "centroid"}
+    es2 = {"method": "es2", "on": "refusal_sft", "training": {"separation": separation, "batch": {"plain": 0}}}
     sweeps = {"trials": {"runs": ["es2"], "bundles": ["validation", "trial"]}}
     trials = {**default["trials"], "sweeps": ["trials"]}
     alone = {"comparison": {**default["comparison"], "pairs": []}}
     study = read_study({**default, **alone, "sweeps": sweeps, "trials": trials, "runs": {**runs, "es2": es2}})
     settings = study.training("es2")
-    assert settings["separation"] == {**study.training("hold")["separation"], "layers": [3], "weight": 1.0}
+    assert settings["separation"] == {**study.training("hold")["separation"], **separation, "weight": 1.0}
     assert "plain" not in settings["batch"]
     assert settings["lora"] == study.training("hold")["lora"]
 
