@@ -14,7 +14,7 @@ CONFIG ?=
 TARGET ?=
 BIN := $(VENV)/bin
 REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts cost
-RELEASED := dose_response refusal_balance contest
+RELEASED := dose_response refusal_balance contest attacks
 SWEPT := dsr.csv robustness.csv contest.csv contest.md separability.csv settings.csv
 SECOND := main findings dsr robustness paired separability ability training settings cost
 SECOND_ATTACKED := contest.csv contest.md dsr.csv robustness.csv directions.csv attack_cost.csv settings.csv
@@ -86,6 +86,7 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	  cp results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
 	cp $(addprefix results/default/tables/contest/,directions.csv ability.csv attack_cost.csv rivals.csv rivals.md finals.csv) docs/reference/contest/
+	cp $(addprefix results/default/tables/attacks/,directions.csv attack_cost.csv) docs/reference/attacks/
 	mkdir -p docs/reference/layers_attacked
 	cp $(addprefix results/default/tables/layers_attacked/,dsr.csv directions.csv settings.csv attack_cost.csv) \
 	  results/default/figures/layers_attacked/directions.*.svg docs/reference/layers_attacked/

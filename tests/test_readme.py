@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from es2.summary import shown_table
 
@@ -26,10 +27,11 @@ def tables(path: Path) -> list[list[list[str]]]:
     return found
 
 
-def test_the_readme_shows_the_released_contest_first() -> None:
-    released = tables(ROOT / "docs/reference/contest/contest.md")[0]
+@pytest.mark.parametrize(("page", "sweep"), [("README.md", "attacks"), ("docs/contest.md", "contest")])
+def test_a_page_shows_a_sweeps_released_table_first(page: str, sweep: str) -> None:
+    released = tables(ROOT / f"docs/reference/{sweep}/contest.md")[0]
     assert len(released) >= 12
-    assert tables(ROOT / "README.md")[0] == released
+    assert tables(ROOT / page)[0] == released
 
 
 def test_the_readme_shows_the_released_main_table() -> None:

@@ -57,6 +57,14 @@ def test_a_cost_beyond_the_axis_is_an_arrow_at_its_end() -> None:
         assert drawn["_es2"].get_marker() == "*"
 
 
+def test_degenerate_answers_have_a_panel_where_a_trial_breaks_their_bound() -> None:
+    table = trials()
+    table.loc[1, "plain_degenerate"] = 0.033
+    axes = trials_figure(table, STUDY, BOUNDS).axes
+    assert [panel.get_title(loc="left") for panel in axes] == [*PANELS.values(), "plain\ndegenerate"]
+    assert next(line for line in axes[3].lines if line.get_linestyle() == ":").get_xdata()[0] == 0.02
+
+
 def test_a_search_for_a_direction_has_a_panel_of_its_own() -> None:
     figure = trials_figure(trials().assign(refused_ablated=[0.0, 0.4, 0.2]), STUDY, BOUNDS)
     assert len(figure.axes) == len(PANELS) + 1

@@ -16,19 +16,22 @@ PANELS = {
     "kl_heldout": "KL to own\nparent,\nnats",
     "plain_refused": "plain\nrefused",
 }
+DEGENERATE = {"plain_degenerate": "plain\ndegenerate"}
 ABLATED = {"refused_ablated": "harmful\nrefused,\nablation"}
 BEYOND = 2.5  # times its bound, where the axis of a cost ends
 
 
 def trials_figure(trials: pd.DataFrame, study: Study, bounds: Mapping[str, float]) -> Figure:
-    """A row a trial in the order of the table, at the first seed; three panels, or four with a search for a direction.
+    """A row a trial in the order of the table, at the first seed; three panels, one more where a trial breaks the bound
+    on degenerate answers, and one with a search for a direction.
 
     A filled point keeps to all bounds (dotted lines), the chosen one of each method is a star with its name in bold. A
     budget that was never reached is an arrow from its lower end, a cost beyond the axis an arrow at its end.
     """
     mine = trials[trials["model"] == study.model]
     mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")].reset_index(drop=True)
-    panels = PANELS | (ABLATED if mine["refused_ablated"].notna().any() else {})
+    broken = (mine["plain_degenerate"] > bounds.get("plain_degenerate", 1.0)).any()
+    panels = PANELS | (DEGENERATE if broken else {}) | (ABLATED if mine["refused_ablated"].notna().any() else {})
     with style():
         figure, axes = new_figure(3.8 + 0.62 * max(len(mine), 1), 1, len(panels), sharey=True)
         for panel, (name, title) in zip(axes[0], panels.items(), strict=True):
