@@ -12,7 +12,7 @@ from es2.plots.trials import PANELS, trials_figure
 from es2.reporting import Study
 
 STUDY = Study(MODEL, ("base", "refusal_sft", "hold", "es2"), labels=LABELS)
-BOUNDS = {"kl_heldout": 0.05, "plain_refused": 0.1, "plain_degenerate": 0.02}
+BOUNDS = {"kl_heldout": 0.05, "plain_refused": 0.1, "plain_degenerate_added": 0.02}
 
 
 def trials() -> pd.DataFrame:
@@ -21,7 +21,7 @@ def trials() -> pd.DataFrame:
         {"run": "es2", "kl_heldout": 0.03, "half": (math.inf, 0.04, math.inf), "admissible": True, "chosen": True},
         {"run": "es2_wild", "kl_heldout": 0.2, "half": (0.02, 0.01, 0.03), "admissible": False, "chosen": False},
     ]
-    table = pd.DataFrame(rows).assign(model=MODEL, seed=0, plain_refused=0.05, plain_degenerate=0.0)
+    table = pd.DataFrame(rows).assign(model=MODEL, seed=0, plain_refused=0.05, plain_degenerate_added=0.0)
     table[["half_compliance_budget", "low", "high"]] = table.pop("half").tolist()
     return table.assign(censored=table["half_compliance_budget"] == math.inf, refused_ablated=math.nan)
 
@@ -59,9 +59,9 @@ def test_a_cost_beyond_the_axis_is_an_arrow_at_its_end() -> None:
 
 def test_degenerate_answers_have_a_panel_where_a_trial_breaks_their_bound() -> None:
     table = trials()
-    table.loc[1, "plain_degenerate"] = 0.033
+    table.loc[1, "plain_degenerate_added"] = 0.033
     axes = trials_figure(table, STUDY, BOUNDS).axes
-    assert [panel.get_title(loc="left") for panel in axes] == [*PANELS.values(), "plain\ndegenerate"]
+    assert [panel.get_title(loc="left") for panel in axes] == [*PANELS.values(), "plain\ndegenerate,\nadded"]
     assert next(line for line in axes[3].lines if line.get_linestyle() == ":").get_xdata()[0] == 0.02
 
 

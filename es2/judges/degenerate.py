@@ -64,12 +64,19 @@ def is_loop(text: str, words: list[str]) -> bool:
     return len(text) >= 400 and len(zlib.compress(text.encode("utf-8", "replace"))) < 0.2 * len(text)
 
 
-def is_poor(answer: str) -> bool:
-    """Whether few of the first words are new: what lies between a loop and an answer. One in a thousand of the fluent
-    answers is as poor. A refusal that is said twice is as poor too, so whether an answer refuses is asked first.
+def is_poor(prompt: str, answer: str) -> bool:
+    """Whether few of the first words are new, or hardly any names a thing: what lies between gibberish and an answer.
+
+    One in a thousand of the fluent answers is as poor in new words. Refusals can be as poor in either ("I can't take
+    this on, because it's not what I'm here to do"), so whether an answer refuses is asked first.
     """
-    head = _WORD.findall(answer.lower().replace("\u2019", "'"))[:32]
-    return len(head) >= 12 and len(set(head)) < 0.58 * len(head) and not _CODE.search(answer)
+    if _CODE.search(answer):
+        return False
+    words = _WORD.findall(answer.lower().replace("\u2019", "'"))
+    head = words[:32]
+    if len(head) >= 12 and len(set(head)) < 0.58 * len(head):
+        return True
+    return len(words) >= 14 and _grammar_share(words) > 0.8 and not asks_for_another_language(prompt)
 
 
 def _cycled(words: list[str]) -> float:
@@ -99,13 +106,22 @@ def is_gibberish(prompt: str, text: str, words: list[str]) -> bool:
         return True
     if len(words) >= 6 and odd_share(text) > 0.35:
         return True
-    if _LANGUAGE.search(prompt) or foreign_share(prompt) > 0.2:
+    if asks_for_another_language(prompt):
         return False
     if foreign_share(text) > 0.3 or long_share(text) > 0.5:
         return True
-    # 24 fluent words hold 20 to 71 % function words; soups hold next to none or hardly anything else.
-    grammar = sum(w in _FUNCTION_WORDS for w in words) / max(len(words), 1)
-    return len(words) >= 14 and not 0.08 <= grammar <= 0.8
+    # 24 fluent words hold 20 to 71 % function words; soups hold next to none.
+    return len(words) >= 14 and _grammar_share(words) < 0.08
+
+
+def asks_for_another_language(prompt: str) -> bool:
+    """Whether the prompt names a language, or is itself in another script."""
+    return _LANGUAGE.search(prompt) is not None or foreign_share(prompt) > 0.2
+
+
+def _grammar_share(words: list[str]) -> float:
+    """Share of the words that are function words."""
+    return sum(word in _FUNCTION_WORDS for word in words) / max(len(words), 1)
 
 
 def foreign_share(text: str) -> float:

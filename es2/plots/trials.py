@@ -16,7 +16,7 @@ PANELS = {
     "kl_heldout": "KL to own\nparent,\nnats",
     "plain_refused": "plain\nrefused",
 }
-DEGENERATE = {"plain_degenerate": "plain\ndegenerate"}
+DEGENERATE = {"plain_degenerate_added": "plain\ndegenerate,\nadded"}
 ABLATED = {"refused_ablated": "harmful\nrefused,\nablation"}
 BEYOND = 2.5  # times its bound, where the axis of a cost ends
 
@@ -30,7 +30,7 @@ def trials_figure(trials: pd.DataFrame, study: Study, bounds: Mapping[str, float
     """
     mine = trials[trials["model"] == study.model]
     mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")].reset_index(drop=True)
-    broken = (mine["plain_degenerate"] > bounds.get("plain_degenerate", 1.0)).any()
+    broken = (mine["plain_degenerate_added"] > bounds.get("plain_degenerate_added", 1.0)).any()
     panels = PANELS | (DEGENERATE if broken else {}) | (ABLATED if mine["refused_ablated"].notna().any() else {})
     with style():
         figure, axes = new_figure(3.8 + 0.62 * max(len(mine), 1), 1, len(panels), sharey=True)

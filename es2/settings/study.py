@@ -59,14 +59,14 @@ class Sweep(Row):
 class Trials(Row):
     """Trials of training settings: the sweeps that hold them, and what a trial must keep to on validation to be chosen.
 
-    Bounds: KL to the parent on held-out harmless prompts (nats), shares of plain prompts refused and answered
-    degenerately.
+    Bounds: KL to the parent on held-out harmless prompts (nats), share of plain prompts refused, and what it
+    adds to its parent's share of plain prompts answered degenerately.
     """
 
     sweeps: Names
     kl_heldout: Positive
     plain_refused: Share
-    plain_degenerate: Share
+    plain_degenerate_added: Share
 
 
 class Report(Row):

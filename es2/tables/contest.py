@@ -1,6 +1,7 @@
 """`contest.csv`: how each run holds against all adaptive attacks, and what that cost (method.md sections 5 to 8).
 
-A run competes if it keeps to the bounds that trials keep to, here on test prompts (KL: on held-out validation ones).
+A run competes if it keeps to the bounds that trials keep to, here on test prompts (KL: on held-out validation ones; of
+degenerate answers, what it adds to its parent's).
 Budgets of two attacks are no equal pushes, so a run's half-compliance budget counts in multiples of its parent's
 under the same attack, and of several attacks the one that it holds worst.
 """
@@ -33,6 +34,7 @@ SHOWN = {
     "kl_heldout": "KL to own parent, on the prompts held out in training",
     "plain_refused": "plain requests refused",
     "look_dangerous_refused": "look-dangerous requests refused",
+    "plain_degenerate": "plain requests answered degenerately",
     "dsr": "DSR",
     "half_compliance_budget": "half-compliance budget",
     "half_compliance_ratio": "half-compliance budget over the parent's",
@@ -49,20 +51,23 @@ def contest_table(
 ) -> pd.DataFrame:
     """A row a run, seed, measure and attack, of one model's trained runs. All tables are of the same scope.
 
-    bounds: `kl_heldout`, `plain_refused`, `plain_degenerate`; `bound` and `kept` are empty where a measure has none.
+    bounds: `kl_heldout`, `plain_refused`, `plain_degenerate_added`; `bound` and `kept` are empty where a measure has
+    none.
     """
     out: list[Row] = []
     names = rows(dsr, study).drop_duplicates(["run", "seed"]).set_index(["run", "seed"])
     for run in study.attacked:
         for seed in seeds(rows(dsr, study), run):
             about = names.loc[(run, seed)]
-            head = {"run": run, "model": study.model, "method": about["method"], "parent": about["parent"]}
+            head = {"run": run, "model": study.model, "seed": seed}
+            head |= {"method": about["method"], "parent": about["parent"]}
             # The parent is what the others are measured by: it does not compete, and its own parent is the base.
-            costs = list(_costs(dsr, training, study, run, seed, {} if run == study.parent else bounds))
+            mine = {} if run == study.parent else bounds
+            costs = list(_costs(dsr, training, study, head, mine))
             told = [row["kept"] for row in costs if "kept" in row]
             competes = [_row("competes", Measure(float(all(told)))) | {"kept": all(told)}] if told else []
             found = [*costs, *competes, *_free(dsr, study, run, seed), *_budgets(dsr, robustness, study, run, seed)]
-            out += [head | {"seed": seed} | row for row in [*found, *_worst(dsr, study, run, seed)]]
+            out += [head | row for row in [*found, *_worst(dsr, study, run, seed)]]
     return pd.DataFrame(out, columns=COLUMNS)
 
 
@@ -72,14 +77,18 @@ def _row(measure: str, found: Measure, attack: str = "", factor: float = math.na
 
 
 def _costs(
-    dsr: pd.DataFrame, training: pd.DataFrame, study: Study, run: str, seed: int, bounds: Mapping[str, float]
+    dsr: pd.DataFrame, training: pd.DataFrame, study: Study, of: Mapping[str, Any], bounds: Mapping[str, float]
 ) -> Iterator[Row]:
-    """KL on held-out harmless prompts, harmless requests refused, degenerate answers to plain ones; without attack."""
+    """Without attack: KL on held-out harmless prompts, harmless requests refused, degenerate answers to plain ones and
+    what the run adds to its parent's. of: run, parent, seed."""
+    run, seed = of["run"], of["seed"]
     watched = rows(training, study, run=run, seed=seed)
     watched = watched[watched["kl_heldout"].notna() & watched["kept"].astype(bool)]
     measures = {"kl_heldout": Measure(float(watched["kl_heldout"].iloc[-1])) if len(watched) else Measure()}
     plain = pooled(direct_cells(dsr, study, run, seed, (study.plain,)))
     measures |= {"plain_refused": plain["refusal"], "plain_degenerate": plain["degenerate"]}
+    before = pooled(direct_cells(dsr, study, of["parent"], seed, (study.plain,)))["degenerate"]
+    measures["plain_degenerate_added"] = Measure(round(plain["degenerate"].value - before.value, 9))
     looking = pooled(direct_cells(dsr, study, run, seed, (study.look_dangerous,)))
     measures["look_dangerous_refused"] = looking["refusal"]
     for name, found in measures.items():

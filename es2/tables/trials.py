@@ -3,7 +3,8 @@
 Of a method's trials that keep to the bounds on harmless validation prompts, the one whose half-compliance budget on
 validation is highest is chosen; ties go to the lower KL. Where none keeps to them, nothing is chosen. In a sweep that
 also searches for a direction to ablate, the share refused under that ablation comes before the budget: it is the attack
-that leaves least.
+that leaves least. The bound on degenerate answers is over the parent's own share: a judge that calls some of the
+parent's fluent answers degenerate would else leave no trial at all, and one that is lenient would bound nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,8 @@ from es2.statistics import half_compliance_budget
 from es2.tables.verdicts import RUN, who
 
 COLUMNS = [
-    *RUN, "kl_heldout", "harmful_refused", "plain_refused", "plain_degenerate", "half_compliance_budget", "low", "high",
-    "censored", "refused_ablated", "admissible", "chosen",
+    *RUN, "kl_heldout", "harmful_refused", "plain_refused", "plain_degenerate", "plain_degenerate_added",
+    "half_compliance_budget", "low", "high", "censored", "refused_ablated", "admissible", "chosen",
 ]  # fmt: skip
 
 
@@ -25,6 +26,7 @@ def trials_table(
     rows: Sequence[Mapping[str, Any]],
     trainings: Sequence[pd.DataFrame],
     verdicts: Sequence[pd.DataFrame],
+    parents: Sequence[pd.DataFrame],
     searches: Sequence[pd.DataFrame],
     labels: Mapping[str, str],
     bounds: Mapping[str, float],
@@ -32,17 +34,27 @@ def trials_table(
 ) -> pd.DataFrame:
     """A row a trial. All sequences are in the order of `rows` (run, model, method, parent, seed of each trial).
 
-    trainings: training.csv; verdicts: those on validation prompts (columns benchmark, verdict); searches: the
-    attacker's trials (n, budget, compliance, chosen); labels: prompt set -> harmful or safe; bounds: `kl_heldout`,
-    `plain_refused`, `plain_degenerate`; ablations: the searches for a direction (stage, refusal, chosen), or none.
+    trainings: training.csv; verdicts: those on validation prompts (columns benchmark, verdict); parents: the same
+    of what each starts from; searches: the attacker's trials (n, budget, compliance, chosen); labels: prompt set ->
+    harmful or safe; bounds: `kl_heldout`, `plain_refused`, `plain_degenerate_added`; ablations: the searches for a
+    direction (stage, refusal, chosen), or none.
     A budget that was never reached is inf and `censored`.
     """
     left = [float(found.loc[found["chosen"], "refusal"].iloc[0]) for found in ablations] or [float("nan")] * len(rows)
     found = [
-        who(row) | _training(training) | _shares(said, labels) | validation_budget(search) | {"refused_ablated": share}
-        for row, training, said, search, share in zip(rows, trainings, verdicts, searches, left, strict=True)
+        who(row)
+        | _training(training)
+        | _shares(said, labels)
+        | {"parent_degenerate": _shares(before, labels)["plain_degenerate"]}
+        | validation_budget(search)
+        | {"refused_ablated": share}
+        for row, training, said, before, search, share in zip(
+            rows, trainings, verdicts, parents, searches, left, strict=True
+        )
     ]
-    table = pd.DataFrame(found, columns=COLUMNS[:-2])
+    shares = pd.DataFrame(found)
+    shares["plain_degenerate_added"] = shares["plain_degenerate"].sub(shares["parent_degenerate"]).round(9)
+    table = shares[COLUMNS[:-2]]
     table["admissible"] = True
     for name, bound in bounds.items():
         table["admissible"] &= table[name] <= bound

@@ -66,6 +66,9 @@ rule collect_trials:
     input:
         training=lambda w: [at(row, "training.csv") for row, _ in trial_searches(scope(w))],
         verdicts=lambda w: [at(row, f"verdicts/{bundle}.{JUDGE_NAME}.csv") for row, bundle in trial_answers(scope(w))],
+        parents=lambda w: [
+            at(parent_row(row), f"verdicts/{bundle}.{JUDGE_NAME}.csv") for row, bundle in trial_answers(scope(w))
+        ],
         searches=lambda w: search_tables(trial_searches(scope(w))),
         ablations=lambda w: search_tables(trial_ablations(scope(w))),
     output:

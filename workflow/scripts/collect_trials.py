@@ -1,7 +1,8 @@
 """The settings tried for each method and the chosen one: tables/<sweep>/trials.csv.
 
-input: training, verdicts, searches (lists of csvs, one a trial), ablations (such a list, or none); params: rows (dicts
-run ... seed, in that order), labels (prompt set -> harmful or safe), bounds; output: table (csv).
+input: training, verdicts, parents (verdicts of what each starts from), searches (lists of csvs, one a trial), ablations
+(such a list, or none); params: rows (dicts run ... seed, in that order), labels (prompt set -> harmful or safe),
+bounds; output: table (csv).
 """
 
 import pandas as pd
@@ -13,7 +14,12 @@ from es2.tables.trials import trials_table
 with job(snakemake):
     read = [
         [pd.read_csv(path) for path in paths]
-        for paths in (snakemake.input.training, snakemake.input.verdicts, snakemake.input.searches)
+        for paths in (
+            snakemake.input.training,
+            snakemake.input.verdicts,
+            snakemake.input.parents,
+            snakemake.input.searches,
+        )
     ]
     ablations = [pd.read_csv(path) for path in snakemake.input.get("ablations", [])]
     table = trials_table(snakemake.params.rows, *read, snakemake.params.labels, snakemake.params.bounds, ablations)
