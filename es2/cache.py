@@ -19,12 +19,12 @@ class RoomyLayer(DynamicLayer):
     It does what decoding asks for; of what else a layer of transformers can (beams, cropping) the buffers know nothing.
     """
 
-    def __init__(self, parts: Sequence[Any], width: int, room: int) -> None:
+    def __init__(self, parts: Sequence[Any], width: int, room: int, repeats: Sequence[int] | None = None) -> None:
         """Join layers that hold keys and values of some rows each, as if each held `width` places (the rest are zeros,
-        for a mask to hide), with `room` places in all."""
+        for a mask to hide), with `room` places in all, and each row `repeats` times, all rows of all parts counted."""
         super().__init__()
         self.lazy_initialization(parts[0].keys, parts[0].values)
-        self._buffers = [_joined([getattr(part, name) for part in parts], room) for name in ("keys", "values")]
+        self._buffers = [_joined([getattr(part, name) for part in parts], room, repeats) for name in ("keys", "values")]
         self._look(len(self._buffers[0]), width)
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -48,11 +48,13 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def join_caches(caches: Sequence[DynamicCache], width: int, room: int) -> DynamicCache:
+def join_caches(
+    caches: Sequence[DynamicCache], width: int, room: int, repeats: Sequence[int] | None = None
+) -> DynamicCache:
     """One cache of the rows of several; see `RoomyLayer`."""
     joined = DynamicCache()
     joined.layers = [
-        RoomyLayer(layers, width, room) for layers in zip(*(cache.layers for cache in caches), strict=True)
+        RoomyLayer(layers, width, room, repeats) for layers in zip(*(cache.layers for cache in caches), strict=True)
     ]
     return joined
 
@@ -65,12 +67,15 @@ def close_ranks(stays: Tensor) -> Tensor:
     return places
 
 
-def _joined(parts: Sequence[Tensor], room: int) -> Tensor:
-    """States [b, heads, t, d] of several parts below each other, with zeros up to `room` places."""
+def _joined(parts: Sequence[Tensor], room: int, repeats: Sequence[int] | None) -> Tensor:
+    """States [b, heads, t, d] of several parts below each other, with zeros up to `room` places, each row `repeats`
+    times."""
     _, heads, _, width = parts[0].shape
-    buffer = parts[0].new_zeros(sum(len(part) for part in parts), heads, room, width)
+    counts = torch.tensor([1] * sum(len(part) for part in parts) if repeats is None else repeats)
+    buffer = parts[0].new_zeros(int(counts.sum()), heads, room, width)
     start = 0
-    for part in parts:
-        buffer[start : start + len(part), :, : part.shape[2]] = part
-        start += len(part)
+    for part, some in zip(parts, counts.split([len(part) for part in parts]), strict=True):
+        end = start + int(some.sum())
+        buffer[start:end, :, : part.shape[2]] = part.repeat_interleave(some.to(part.device), dim=0)
+        start = end
     return buffer

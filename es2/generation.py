@@ -143,22 +143,37 @@ def _prefill(
 ) -> _Running:
     """Run the prompts' own tokens in small batches of like length, then join their caches for decoding.
 
-    Decoding is fastest in wide batches, reading prompts in narrow ones: there padding is most of the cost.
+    Decoding is fastest in wide batches, reading prompts in narrow ones: there padding is most of the cost. Where a
+    prompt stands in several rows, one for each setting of an attack, what comes before its last token is run once and
+    without a cursor, for edits act from that token on. Each row then runs that one for itself, as a step of decoding.
     """
-    parts = []
-    for places in token_budget_batches([len(own[row]) for row in rows], PREFILL_TOKENS, most=len(rows)):
-        part = [rows[place] for place in places]
-        batch = pad_right([own[row] for row in part], lm.device)
-        lm.cursor = Cursor(torch.tensor(part), batch.lengths - 1, step=0)
-        states, cache = forward_after_head(lm, head, n_head, batch)
-        last = states[torch.arange(len(part)), batch.lengths - 1]
-        parts.append((part, cache, batch, last))
-    width = n_head + max(batch.tokens.shape[1] for _, _, batch, _ in parts)
-    joined = join_caches([cache for _, cache, _, _ in parts], width, width + max_new_tokens)
-    lengths = torch.cat([batch.lengths for _, _, batch, _ in parts])
-    ordered = torch.tensor([row for part, _, _, _ in parts for row in part])
-    mask = (torch.arange(width, device=lm.device)[None] < n_head + lengths[:, None]).long()
-    return _Running(ordered, joined, mask, n_head + lengths, torch.cat([last for _, _, _, last in parts]))
+    repeated = len({tuple(own[row]) for row in rows}) < len(rows)
+    rows_of: dict[tuple[int, ...], list[int]] = {}
+    for row in rows:
+        rows_of.setdefault(tuple(own[row][:-1] if repeated else own[row]), []).append(row)
+    stems = list(rows_of)
+    caches, states, ordered, repeats = [], [], [], []
+    for places in token_budget_batches([len(stem) for stem in stems], PREFILL_TOKENS, most=len(stems)):
+        part = [stems[place] for place in places]
+        batch = pad_right(
+            [stem or (0,) for stem in part], lm.device
+        )  # what an empty stem is run as is masked, or overwritten
+        together = [rows_of[stem] for stem in part]
+        last = batch.lengths - 1
+        lm.cursor = None if repeated else Cursor(torch.tensor([row for (row,) in together]), last, step=0)
+        found, cache = forward_after_head(lm, head, n_head, batch)
+        caches.append(cache)
+        states.append(found[torch.arange(len(part)), last])
+        ordered += [row for some in together for row in some]
+        repeats += [len(some) for some in together]
+    width = n_head + max(len(stem) for stem in stems)
+    joined = join_caches(caches, width, width + max_new_tokens, repeats)
+    lengths = torch.tensor([n_head + len(own[row]) - repeated for row in ordered], device=lm.device)
+    mask = (torch.arange(width, device=lm.device)[None] < lengths[:, None]).long()
+    running = _Running(torch.tensor(ordered), joined, mask, lengths, torch.cat(states))
+    if repeated:
+        _decode_step(lm, running, torch.tensor([own[row][-1] for row in ordered], device=lm.device), step=0)
+    return running
 
 
 def _decode_step(lm: LanguageModel, running: _Running, new: Tensor, step: int) -> None:

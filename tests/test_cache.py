@@ -46,6 +46,16 @@ def test_parts_are_joined_and_a_shorter_one_is_filled_with_zeros():
         assert found[2:, :, 3:].abs().max() == 0
 
 
+def test_rows_of_several_parts_are_repeated():
+    one, two = cache(2, 5, 0), cache(1, 3, 7)
+    joined = join_caches([one, two], 5, 8, [1, 3, 2])
+    once = join_caches([one, two], 5, 8)
+    for found, wanted in pairs(joined, once):
+        torch.testing.assert_close(found, wanted[[0, 1, 1, 1, 2, 2]], rtol=0, atol=0)
+    joined.update(*states(6, 1, 9), 0)
+    assert joined.layers[0].keys.shape == (6, 2, 6, 4)
+
+
 @pytest.mark.parametrize("ended", [[1], [0, 3], [4], [2, 4], [0, 1, 2, 3], []])
 def test_rows_that_go_make_room_and_the_others_grow_on(ended):
     own, roomy = cache(5, 4, 0), join_caches([cache(5, 4, 0)], 4, 6)

@@ -6,6 +6,8 @@ from conftest import FAMILIES, PROMPTS
 from oracles import answer, edited_answer, n_hooks
 
 from es2.activations import edit_residual
+from es2.batching import forward_after_head as forward
+from es2.batching import shared_head
 from es2.generation import generate
 
 N = 12
@@ -49,6 +51,29 @@ def test_answers_that_end_early(load_model, monkeypatch, family):
         monkeypatch.setattr("es2.generation.PREFILL_TOKENS", prefill)
         found = generate(lm, sequences, N, rows)
         assert [(one.tokens, one.finished) for one in found] == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("own_tokens", [1, 2, 100])
+def test_a_prompt_in_several_rows_is_read_once_and_each_row_is_edited_apart(
+    load_model, monkeypatch, family, own_tokens
+):
+    """`own_tokens`: how many of the first prompt's tokens the template's head does not cover, at most."""
+    lm = load_model(family)
+    prompts = lm.chat_tokens(PROMPTS[:4])
+    prompts[0] = prompts[0][: shared_head(prompts) + own_tokens]
+    sequences = [tokens for _ in range(3) for tokens in prompts] + [prompts[1]]
+    with_early_ends(lm, lm.chat_tokens(PROMPTS))
+    expected = [edited_answer(lm, tokens, 8, [0, 2], push, row) for row, tokens in enumerate(sequences)]
+    assert len({tuple(one) for one in expected}) > len(prompts)
+    read = []
+    monkeypatch.setattr("es2.generation.forward_after_head", lambda *asked: read.append(asked[3]) or forward(*asked))
+    for rows, prefill in BATCHES[1:]:
+        monkeypatch.setattr("es2.generation.PREFILL_TOKENS", prefill)
+        with edit_residual(lm, [0, 2], push):
+            assert [one.tokens for one in generate(lm, sequences, 8, rows)] == expected
+    assert sum(len(batch.lengths) for batch in read) < len(sequences) * len(BATCHES[1:])
+    assert read[-1].lengths.sum() <= sum(map(len, prompts))
 
 
 def test_an_end_at_the_limit_counts_as_finished_and_a_cut_answer_does_not(load_model):
