@@ -1,4 +1,4 @@
-"""Greedy answers against `model.generate`, and what SCAV's hooks add to our own generation."""
+"""Greedy answers against `model.generate`, what SCAV's hooks add to our own generation, and an attacker's search."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,6 +12,7 @@ from es2.generation import generate
 from es2.models import LanguageModel
 
 BATCH = 8
+SEARCHED, SETTINGS = 12, 12  # prompts of a search's first stage, settings that it tries on them
 GAP = 1e-3  # logits this close may swap under float32's rounding
 
 Answers = list[list[int]]
@@ -93,3 +94,28 @@ def comparisons(scene: Scene) -> Iterator[Comparison]:
         scene.sizes.slow_repetitions,
     )
     yield Comparison("scav_generation", "plain_generation", hooked, plain, check, scene.sizes.repetitions, cost=True)
+    yield _search(lm, prompts[:SEARCHED], n, rows, scene.sizes.slow_repetitions)
+
+
+def _search(lm: LanguageModel, prompts: list[str], new_tokens: int, rows: int, repetitions: int) -> Comparison:
+    """Answers to the same prompts under every setting of an attack: all in the same batches, as es2.attacks.search
+    asks for them, against one setting after the other. The planes move nothing, so that both sides answer alike."""
+    asked, sequences = prompts * SETTINGS, lm.chat_tokens(prompts)
+    alone = idle_attack(lm, len(prompts), new_tokens)
+    together = idle_attack(lm, len(asked), new_tokens)
+
+    def ours() -> Answers:
+        with together.applied(lm):
+            return [one.tokens for one in generate(lm, sequences * SETTINGS, new_tokens, rows)]
+
+    def theirs() -> Answers:
+        answers: Answers = []
+        for _ in range(SETTINGS):
+            with alone.applied(lm):
+                answers += [one.tokens for one in generate(lm, sequences, new_tokens, rows)]
+        return answers
+
+    def check(found: Answers, expected: Answers) -> None:
+        expect_same_answers(lm, asked, found, expected)
+
+    return Comparison("search", "one_setting_at_a_time", ours, theirs, check, repetitions)
