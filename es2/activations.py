@@ -86,7 +86,8 @@ def last_mlp_at_cursor(lm: LanguageModel) -> Iterator[None]:
 def edit_residual(lm: LanguageModel, layers: Sequence[int], edit: Edit, places: Places | None = None) -> Iterator[None]:
     """Replace the residual stream of `layers` at the cursor's positions, or at `places`, by `edit`'s result.
 
-    A forward pass without a cursor (the shared head of a template) is left as it is.
+    A forward pass without a cursor (the shared head of a template, what comes before the last token of a prompt that is
+    asked several times) is left as it is.
     """
 
     def hook_for(layer: int) -> Callable[..., Any]:

@@ -42,7 +42,8 @@ def generate(
     """Greedy answers of at most `max_new_tokens` tokens to token sequences, in their order.
 
     Before each forward pass `lm.cursor` is set to the rows and positions that predict the next token, so that a
-    residual edit (es2.activations.edit_residual) acts on the last prompt token and on every generated one.
+    residual edit (es2.activations.edit_residual) acts on the last prompt token and on every generated one. What comes
+    before the last token of a sequence that is there several times in a batch is run once, without a cursor.
     """
     answers: list[Answer | None] = [None] * len(sequences)
     n_head = shared_head(sequences)
@@ -155,9 +156,8 @@ def _prefill(
     caches, states, ordered, repeats = [], [], [], []
     for places in token_budget_batches([len(stem) for stem in stems], PREFILL_TOKENS, most=len(stems)):
         part = [stems[place] for place in places]
-        batch = pad_right(
-            [stem or (0,) for stem in part], lm.device
-        )  # what an empty stem is run as is masked, or overwritten
+        # An empty stem is run as one token, which is then masked or overwritten.
+        batch = pad_right([stem or (0,) for stem in part], lm.device)
         together = [rows_of[stem] for stem in part]
         last = batch.lengths - 1
         lm.cursor = None if repeated else Cursor(torch.tensor([row for (row,) in together]), last, step=0)

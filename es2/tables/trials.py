@@ -37,8 +37,7 @@ def trials_table(
     trainings: training.csv; verdicts: those on validation prompts (columns benchmark, verdict); parents: the same
     of what each starts from; searches: the attacker's trials (n, budget, compliance, chosen); labels: prompt set ->
     harmful or safe; bounds: `kl_heldout`, `plain_refused`, `plain_degenerate_added`; ablations: the searches for a
-    direction (stage, refusal, chosen), or none.
-    A budget that was never reached is inf and `censored`.
+    direction (stage, refusal, chosen), or none. A budget that was never reached is inf and `censored`.
     """
     left = [float(found.loc[found["chosen"], "refusal"].iloc[0]) for found in ablations] or [float("nan")] * len(rows)
     found = [
