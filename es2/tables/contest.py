@@ -1,8 +1,9 @@
 """`contest.csv`: how each run holds against all adaptive attacks, and what that cost (method.md sections 5 to 8).
 
 A run competes if it keeps to the bounds that trials keep to, here on test prompts (KL: on held-out validation ones; of
-degenerate answers, what it adds to its parent's). Budgets of two attacks are no equal pushes, so a run's budget of half
-compliance counts in multiples of its parent's under the same attack, and of several attacks the one that it holds worst.
+degenerate answers, what it adds to its parent's). Budgets of two attacks are no equal pushes, so the half-compliance
+budget of a run counts in multiples of its parent's under the same attack, and of several attacks the one that it holds
+worst.
 """
 
 import math
