@@ -1,4 +1,4 @@
-"""Greedy answers: sorted token-budget batches, the shared head run once, finished answers dropped."""
+"""Answers, greedy or drawn: sorted token-budget batches, the shared head run once, finished answers dropped."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,9 @@ from es2.models import Cursor, LanguageModel
 
 PREFILL_TOKENS = 512
 CACHE_PLACES = 1 << 14  # rows times the places that the longest takes in the cache
+Pick = Callable[[Tensor, Tensor, int], Tensor]
+"""pick(logits [b, V], rows [b], step) -> the rows' tokens [b] at that step of the answer, the first of which is 0."""
+
 SHORTEST = 0.6  # a shorter row, against the longest of its batch, waits for the next: all attend to the longest's width
 
 
@@ -30,6 +33,11 @@ class Answer:
     states: Tensor | None = None
 
 
+def greedy(logits: Tensor, _rows: Tensor, _step: int) -> Tensor:
+    """The likeliest tokens [b]; see `Pick`."""
+    return logits.argmax(dim=-1)
+
+
 @torch.no_grad()
 def generate(
     lm: LanguageModel,
@@ -38,8 +46,9 @@ def generate(
     batch_rows: int = 64,
     progress: Callable[[int], None] | None = None,
     keep_states: bool = False,
+    pick: Pick = greedy,
 ) -> list[Answer]:
-    """Greedy answers of at most `max_new_tokens` tokens to token sequences, in their order.
+    """Answers of at most `max_new_tokens` tokens to token sequences, in their order; greedy unless `pick` says else.
 
     Before each forward pass `lm.cursor` is set to the rows and positions that predict the next token, so that a
     residual edit (es2.activations.edit_residual) acts on the last prompt token and on every generated one. What comes
@@ -53,7 +62,7 @@ def generate(
         for rows in _batches(lm, n_head, [len(tokens) for tokens in own], max_new_tokens, batch_rows):
             assert head is not None
             seen: list[tuple[Tensor, Tensor]] | None = [] if keep_states else None
-            for row, tokens, finished in _generate_batch(lm, head, n_head, own, rows, max_new_tokens, seen):
+            for row, tokens, finished in _generate_batch(lm, head, n_head, own, rows, max_new_tokens, seen, pick):
                 text = lm.tokenizer.decode(tokens, skip_special_tokens=True).strip()
                 states = None if seen is None else torch.cat([last[kept == row] for kept, last in seen])
                 answers[row] = Answer(tokens, text, finished, states)
@@ -109,8 +118,9 @@ def _generate_batch(
     rows: list[int],
     max_new_tokens: int,
     seen: list[tuple[Tensor, Tensor]] | None,
+    pick: Pick,
 ) -> list[tuple[int, list[int], bool]]:
-    """Greedy answers to one batch: (row, tokens, finished) for each of its rows; to `seen`, if it is there, the rows
+    """Answers to one batch: (row, tokens, finished) for each of its rows; to `seen`, if it is there, the rows
     [b] of each step with the final states [b, d] that predict their next token."""
     ends = torch.tensor(sorted(lm.end_tokens()), device=lm.device)
     running = _prefill(lm, head, n_head, own, rows, max_new_tokens)
@@ -119,7 +129,7 @@ def _generate_batch(
     for step in range(1, max_new_tokens + 1):
         if seen is not None:
             seen.append((running.rows, running.last.float().cpu()))
-        new = lm.logits(running.last).argmax(dim=-1)
+        new = pick(lm.logits(running.last), running.rows, step - 1)
         ended = torch.isin(new, ends)
         for row, token, end in zip(running.rows.tolist(), new.tolist(), ended.tolist(), strict=True):
             if end:

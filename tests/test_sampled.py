@@ -36,8 +36,18 @@ def test_samples_follow_the_models_softmax_and_the_seed(load_model):
         assert (first == token).sum().item() / 400 == pytest.approx(expected[token].item(), abs=0.06)
     again = sampled.sample(lm, tokens, 400, 1.0, 1, 1, seed=0)[0]
     assert [one.tokens for one in again] == [one.tokens for one in drawn]
+    apart = sampled.sample(lm, tokens, 400, 1.0, 1, 64, seed=0)[0]
+    assert [one.tokens for one in apart] == [one.tokens for one in drawn]
     other = sampled.sample(lm, tokens, 400, 1.0, 1, 1, seed=1)[0]
     assert [one.tokens for one in other] != [one.tokens for one in drawn]
+
+
+def test_a_number_finds_its_token_in_the_distribution_function():
+    """Shares 0.2, 0, 0.8: numbers below 0.2 are the first token, no number is the second."""
+    logits = torch.tensor([[0.2, 0.0, 0.8]]).log().repeat(4, 1)
+    uniform = torch.tensor([[0.0], [0.19], [0.21], [1 - 1e-12]], dtype=torch.float64)
+    assert sampled.Draws(uniform, 1.0).pick(logits, torch.arange(4), 0).tolist() == [0, 0, 2, 2]
+    assert sampled.Draws(uniform, 0.01).pick(logits[:3], torch.arange(1, 4), 0).tolist() == [2, 2, 2]
 
 
 def test_the_attacker_keeps_a_complying_answer_where_there_is_one(scene):
