@@ -1,11 +1,17 @@
 """Training under the attack: the edits are the attackers', and the terms are those of `hold` under them."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from oracles import add_random_lora
 from training_bench import SETTINGS, drawn_examples, learner_of, states
 
+from es2 import registry
 from es2.activations import record_residual
+from es2.attacks.ablation import ProjectionAttack
+from es2.errors import UserError
 from es2.examples import run_examples
 from es2.methods.adversarial import landing, project, push
 from es2.models import Cursor
@@ -107,6 +113,39 @@ def test_ablation_in_training_is_the_attackers_at_every_token(bench):
     torch.testing.assert_close(found.final, torch.cat(states), atol=1e-4, rtol=1e-3)
     plain = run_examples(lm, examples)
     assert (found.final - plain.final).abs().max() > 1e-2
+
+
+def test_the_hardest_directions_are_those_that_make_compliance_likeliest(bench):
+    """The oracle: each layer's direction projected out by hand, each answer's likelihood read one prompt at a time."""
+    seeking = {**SETTINGS["adversarial"], "edits": ["ablation"], "hardest": 2}
+    learner = learner_of(bench, "adversarial", adversarial=seeking)
+    lm = add_random_lora(bench.load(), scale=0.05)
+    learner.begin(lm, 0, 6)
+    expected = {}
+    for layer in range(lm.n_layers):
+        with ProjectionAttack(learner.difference[layer]).applied(lm), torch.no_grad():
+            per_token = []
+            for key in sorted(bench.data.compliant)[:16]:
+                prompt, answer = bench.references[key].prompt_tokens, bench.data.compliant[key][:8]
+                hidden = lm.decoder(input_ids=torch.tensor([[*prompt, *answer]]), use_cache=False).last_hidden_state[0]
+                likely = lm.logits(hidden[len(prompt) - 1 : -1]).log_softmax(dim=-1)
+                per_token += [line[token].item() for line, token in zip(likely, answer, strict=True)]
+        expected[layer] = sum(per_token) / len(per_token)
+    assert learner.likelihoods(lm) == pytest.approx(expected, abs=1e-4)
+    assert len(set(expected.values())) == lm.n_layers
+    assert learner.hard == sorted(expected, key=expected.get)[-2:]
+    drawn = set()
+    for step in range(1, 20, 2):
+        learner.random = np.random.default_rng(step)
+        direction = learner.draw_direction(lm)
+        drawn |= {layer for layer in range(lm.n_layers) if torch.equal(direction, learner.difference[layer])}
+    assert drawn == set(learner.hard)
+
+
+def test_seeking_the_hardest_directions_needs_compliant_answers(bench):
+    seeking = {**SETTINGS["adversarial"], "hardest": 2}
+    with pytest.raises(UserError, match="leave it null"):
+        registry.method("adversarial")({**SETTINGS, "adversarial": seeking}, replace(bench.data, compliant={}))
 
 
 def test_the_attacker_of_training_is_fitted_on_the_model_as_it_is(bench):

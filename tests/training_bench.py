@@ -40,6 +40,7 @@ SETTINGS = {
         "start": [0.0, 0.4],
         "end": [0.5, 1.0],
         "depths": [0.0, 1.0],
+        "hardest": None,
         "c": [0.01, 1.0],
         "fit_prompts": 4,
         "refit_every": 2,

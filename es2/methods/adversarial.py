@@ -5,7 +5,9 @@
 The edit is the attacker's own (method.md section 6), fitted on the defence split and again as training goes on, drawn
 for every batch: a landing on a plane of a probe, a fixed push along the mean difference or a probe, or a layer's mean
 difference projected out, at a strength, in a layer window and with a C. These act where an answer is written. The edit
-`ablation` takes a layer's mean difference out of all that is read and written, at the prompt's tokens as well. After
+`ablation` takes a layer's mean difference out of all that is read and written, at the prompt's tokens as well; where
+the config names a number of `hardest` layers, one of those whose ablation brings out compliance most, as an attacker
+who searches would. After
 latent adversarial training (Casper et al. 2024, arXiv:2403.05030; Sheshadri et al. 2024, arXiv:2407.15549) and ReFAT
 (Yu et al. 2024, arXiv:2409.20089), which is `ablation` alone. With separation weight 0 it is the rival, with separation
 it is ES2 under attack. Harmless prompts are trained under the same edit, so that refusing is not the answer to being
@@ -18,11 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from es2.activations import Edit
 from es2.attacks.ablation import ProjectionAttack
 from es2.attacks.landing import directions
 from es2.embeddings import extract_tokens
+from es2.errors import UserError
 from es2.examples import Example, Outputs, run_examples
 from es2.methods.base import Loss, TrainingData
 from es2.methods.separation import Separation
@@ -30,6 +34,7 @@ from es2.models import LanguageModel
 from es2.probes import ProbeSet, fit_probe_set
 
 LANDING, PUSH, PROJECT, ABLATION = "landing", "push", "project", "ablation"
+TRIED, TOKENS = 16, 8  # compliant answers on which directions are tried, and how much of each: its beginning decides
 
 
 class EsAdversarial(Separation):
@@ -43,6 +48,12 @@ class EsAdversarial(Separation):
         self.probes: ProbeSet | None = None
         self.difference = torch.empty(0)
         self.norm = torch.empty(0)
+        self.hard: list[int] | None = None
+        if self.attack["hardest"] is not None and not data.compliant:
+            raise UserError(
+                "training.adversarial.hardest: directions are tried by answers of the untrained model with which it "
+                "complied to harmful prompts of a defence split; there are none, so leave it null"
+            )
 
     def prepare(self, lm: LanguageModel, drawn: Sequence[tuple[str, int]]) -> None:
         """What is drawn here follows the first number that the data drew: the training's seed fixes it."""
@@ -74,6 +85,25 @@ class EsAdversarial(Separation):
         difference = values[~labels].mean(dim=0) - values[labels].mean(dim=0)
         self.difference = difference / difference.norm(dim=-1, keepdim=True)
         self.norm = values.norm(dim=-1).mean(dim=0)
+        if self.attack["hardest"] is not None:
+            self.hard = sorted(self.within(lm), key=self.likelihoods(lm).__getitem__)[-self.attack["hardest"] :]
+
+    @torch.no_grad()
+    def likelihoods(self, lm: LanguageModel) -> dict[int, float]:
+        """{layer within `depths`: mean log-likelihood of the untrained model's compliance without its direction}."""
+        chosen = sorted(self.data.compliant)[:TRIED]
+        examples = [
+            Example(key, self.data.references[key].prompt_tokens, self.data.compliant[key][:TOKENS]) for key in chosen
+        ]
+        training = lm.model.training
+        lm.model.eval()
+        found = {}
+        for layer in self.within(lm):
+            with ProjectionAttack(self.difference[layer]).applied(lm):
+                outputs = run_examples(lm, examples)
+            found[layer] = -cross_entropy(lm.logits(outputs.final).float(), outputs.targets).item()
+        lm.model.train(training)
+        return found
 
     def loss(self, lm: LanguageModel, examples: Sequence[Example], outputs: Outputs) -> Loss:
         """See the module."""
@@ -95,9 +125,14 @@ class EsAdversarial(Separation):
         return run_examples(lm, examples, edit=edit, edited=layers)
 
     def draw_direction(self, lm: LanguageModel) -> Tensor:
-        """The mean difference [d] of a random layer within `depths`, of unit length."""
+        """The mean difference [d] of a random layer within `depths`, one of the hardest if so set, of unit length."""
+        layers = self.within(lm) if self.hard is None else self.hard
+        return self.difference[layers[self.random.integers(len(layers))]]
+
+    def within(self, lm: LanguageModel) -> list[int]:
+        """The layers within `depths`."""
         first, last = (round(depth * (lm.n_layers - 1)) for depth in self.attack["depths"])
-        return self.difference[self.random.integers(first, last + 1)]
+        return list(range(first, last + 1))
 
     def draw(self, lm: LanguageModel, kind: str) -> tuple[Edit, list[int]]:
         """A random edit of a kind that acts where answers are written, and the layers it acts on."""

@@ -112,7 +112,8 @@ class AdversarialTerms(Row):
 
     `strengths`: t of the landing; `budgets`: length of the push over the mean norm; `start` and `end`: relative depth
     of the first and last edited layer; `depths`: relative depth of the layer whose mean difference is taken out (one of
-    those within); `fit_prompts` of each class, fitted again every `refit_every` steps.
+    those within; of the `hardest` alone if that is a number); `fit_prompts` of each class, fitted again every
+    `refit_every` steps.
     """
 
     refusals: Weight
@@ -123,6 +124,7 @@ class AdversarialTerms(Row):
     start: Interval
     end: Interval
     depths: Interval
+    hardest: Count | None
     c: Strengths
     fit_prompts: Count
     refit_every: Count

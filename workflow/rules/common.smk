@@ -212,8 +212,10 @@ def refusals(wildcards) -> list[str]:
 
 
 def compliant(wildcards) -> list[str]:
-    """The untrained model's answers, if the run's method changes the states of complying."""
-    return [at(base(wildcards), REFERENCE[0])] if "rerouting" in study.training(wildcards.run) else []
+    """The untrained model's answers, if the run's method changes the states of complying, or seeks what brings it out."""
+    settings = study.training(wildcards.run)
+    asked = "rerouting" in settings or settings.get("adversarial", {}).get("hardest") is not None
+    return [at(base(wildcards), REFERENCE[0])] if asked else []
 
 
 def model_source(wildcards) -> list[str]:
