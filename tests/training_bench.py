@@ -41,6 +41,7 @@ SETTINGS = {
         "end": [0.5, 1.0],
         "depths": [0.0, 1.0],
         "hardest": None,
+        "answer_tokens": None,
         "c": [0.01, 1.0],
         "fit_prompts": 4,
         "refit_every": 2,

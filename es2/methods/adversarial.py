@@ -15,6 +15,7 @@ edited.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -108,12 +109,21 @@ class EsAdversarial(Separation):
     def loss(self, lm: LanguageModel, examples: Sequence[Example], outputs: Outputs) -> Loss:
         """See the module."""
         clean = super().loss(lm, examples, outputs)
-        attacked = self.attacked(lm, examples)
+        cut = [self.cut(example) for example in examples]
+        attacked = self.attacked(lm, cut)
         harmful = torch.tensor([example.prompt_id in self.data.harmful for example in examples])
-        kl_safe, kl_refusals = self.divergences(lm, examples, attacked, harmful)
+        kl_safe, kl_refusals = self.divergences(lm, cut, attacked, harmful)
         total = clean.total + self.attack["refusals"] * kl_refusals + self.attack["safe"] * kl_safe
         parts = {"kl_attacked": kl_safe.item(), "kl_refusals_attacked": kl_refusals.item()}
         return Loss(total, {**clean.parts, **parts})
+
+    def cut(self, example: Example) -> Example:
+        """The example with the first `answer_tokens` of its answer alone. A mean over a whole refusal hides what an
+        edit does to it: the likelihood of its first token falls, and those after it follow from that."""
+        most = self.attack["answer_tokens"]
+        if most is None or example.states is None:
+            return example
+        return replace(example, answer_tokens=example.answer_tokens[:most], states=example.states[:most])
 
     def attacked(self, lm: LanguageModel, examples: Sequence[Example]) -> Outputs:
         """The forward pass over the examples under an edit that is drawn."""
