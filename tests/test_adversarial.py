@@ -14,6 +14,7 @@ from es2.attacks.ablation import ProjectionAttack
 from es2.errors import UserError
 from es2.examples import run_examples
 from es2.methods.adversarial import landing, project, push
+from es2.methods.base import kl_to_parent
 from es2.models import Cursor
 from es2.probes import fit_probe_set
 from es2.training import draw_batch
@@ -79,6 +80,29 @@ def test_adversarial_is_hold_and_the_same_terms_under_the_edit(bench):
         safe, refusals = hold.divergences(lm, examples, attacked, harmful)
     assert found.total.item() == pytest.approx((clean.total + refusals + safe).item(), rel=1e-5)
     assert found.parts["kl_attacked"] > found.parts["kl"]
+
+
+def test_the_first_tokens_alone_are_held_under_the_edit(bench):
+    """The oracle: both terms read off a pass over the whole answers, which later tokens do not change."""
+    learner = learner_of(bench, "adversarial", adversarial={**SETTINGS["adversarial"], "answer_tokens": 2})
+    whole = learner_of(bench, "adversarial")
+    lm = add_random_lora(bench.load(), scale=0.05)
+    examples = drawn_examples(bench, learner, lm)[0]
+    drawn_examples(bench, whole, lm)
+    with torch.no_grad():
+        learner.begin(lm, 0, 6)
+        found = learner.loss(lm, examples, learner.run(lm, examples)).parts
+        whole.begin(lm, 0, 6)
+        outputs = whole.attacked(lm, examples)
+        kl = kl_to_parent(lm, outputs.final, examples)
+    early = torch.cat([torch.arange(len(example.answer_tokens)) for example in examples]) < 2
+    harmful = torch.tensor([example.prompt_id in bench.data.harmful for example in examples])[outputs.rows]
+    refused = torch.tensor([bench.references[example.prompt_id].verdict == "refusal" for example in examples])
+    assert early.sum() < len(early)
+    assert found["kl_attacked"] == pytest.approx(kl[early & ~harmful].mean().item(), rel=1e-4)
+    assert found["kl_refusals_attacked"] == pytest.approx(
+        kl[early & harmful & refused[outputs.rows]].mean().item(), rel=1e-4
+    )
 
 
 def test_ablation_in_training_is_the_attackers_at_every_token(bench):

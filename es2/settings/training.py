@@ -112,8 +112,8 @@ class AdversarialTerms(Row):
 
     `strengths`: t of the landing; `budgets`: length of the push over the mean norm; `start` and `end`: relative depth
     of the first and last edited layer; `depths`: relative depth of the layer whose mean difference is taken out (one of
-    those within; of the `hardest` alone if that is a number); `answer_tokens` of each answer are held there (all if null);
-    `fit_prompts` of each class, fitted again every `refit_every` steps.
+    those within; of the `hardest` alone if that is a number); `answer_tokens`: of an answer so many are held there (all
+    if null); `fit_prompts` of each class, fitted again every `refit_every` steps.
     """
 
     refusals: Weight
