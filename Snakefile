@@ -10,7 +10,7 @@
 #   R/embeddings.safetensors  R/probes.safetensors  R/layers.json  R/separability.csv
 #   R/reference/{answers.jsonl,states.safetensors}  base and parents only
 #   R/answers/{bundle}.jsonl  R/answers/{bundle}.search.csv  R/verdicts/{bundle}.{judge}.csv
-#   R/drift.csv  R/lm_eval.json  R/merged/           merged: released runs only
+#   R/drift.csv  R/turning/{bundle}.csv  R/lm_eval.json  R/merged/    merged: released runs only
 #   results/{study}/tables/{table}.csv              and tables/{sweep}/ for a sweep
 #   results/{study}/figures/{figure}.{model}.svg    and figures/{sweep}/; a .png twin beside each
 #   results/{study}/findings.rst  results/{study}/timings/{rule}/  logs/{study}/{rule}/

@@ -28,6 +28,7 @@ HOLD_A_MODEL = {
     "finetune",
     "generate_answers",
     "measure_drift",
+    "measure_turning",
     "run_lm_eval",
     "merge_adapter",
 }

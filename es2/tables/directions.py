@@ -40,13 +40,18 @@ def directions_table(
     out = []
     for row, search, mine, before in zip(rows, searches, own, parents, strict=True):
         cosine = (directions(mine, prompts) * directions(before, prompts)).sum(dim=-1)
-        taken = _layer(search.loc[search["chosen"], "setting"].iloc[0])
+        taken = chosen_layer(search)
         for trial in search[search["stage"] == 1].to_dict("records"):
             layer = _layer(trial["setting"])
             told = {name: trial[name] for name in ("n", *SHARES)}
             found = {"chosen": layer == taken, "cosine_to_parent": cosine[layer].item()}
             out.append(who(row) | {"attack": row["attack"], "layer": layer} | told | found)
     return pd.DataFrame(out, columns=COLUMNS)
+
+
+def chosen_layer(search: pd.DataFrame) -> int:
+    """The layer whose direction the attacker took in the end, by its search."""
+    return _layer(search.loc[search["chosen"], "setting"].iloc[0])
 
 
 def _layer(setting: str) -> int:

@@ -93,6 +93,11 @@ def base(wildcards) -> dict:
     return sibling(wildcards, study.base(wildcards.run))
 
 
+def refuser(wildcards) -> dict:
+    """Whose refusals a run is held against: the study's parent's own, of another run its parent's."""
+    return row(wildcards) if wildcards.run == study.config.report.parent else parent(wildcards)
+
+
 def sibling(wildcards, run: str) -> dict | None:
     """Another run of the same model, at the same seed if it is trained."""
     return study.row(run, wildcards.model, study.seed(run, int(wildcards.seed))) if run else None

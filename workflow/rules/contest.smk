@@ -183,6 +183,33 @@ rule collect_directions:
         "../scripts/collect_directions.py"
 
 
+rule collect_turning:
+    """Tell at which token each run of a sweep leaves its parent's refusals under ablation."""
+    input:
+        tables=lambda w: [at(row, f"turning/{bundle}.csv") for row, bundle in ablated(scope(w))],
+    output:
+        table=report(
+            "<results>/tables/{sweep}turning.csv",
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"table": "turning"},
+        ),
+    log:
+        "<logs>/collect_turning/{sweep}all.log",
+    benchmark:
+        "<timings>/collect_turning/{sweep}all.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        rows=lambda w: searchers(ablated(scope(w))),
+        code=code("collect_turning"),
+    script:
+        "../scripts/collect_turning.py"
+
+
 rule plot_contest:
     """What each run holds against every adaptive attack, and what that costs."""
     input:
@@ -239,6 +266,35 @@ rule plot_rivals:
         code=code("plot_rivals"),
     script:
         "../scripts/plot_rivals.py"
+
+
+rule plot_turning:
+    """At which token of a refusal an ablation turns the answer."""
+    input:
+        turning="<results>/tables/{sweep}turning.csv",
+    output:
+        svg=report(
+            "<results>/figures/{sweep}turning.{model}.svg",
+            caption="../report/turning.rst",
+            category="Figures",
+            subcategory="{model}",
+            labels={"figure": "turning"},
+        ),
+        png="<results>/figures/{sweep}turning.{model}.png",
+    log:
+        "<logs>/plot_turning/{sweep}{model}.log",
+    benchmark:
+        "<timings>/plot_turning/{sweep}{model}.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        cfg=study_of,
+        code=code("plot_turning"),
+    script:
+        "../scripts/plot_turning.py"
 
 
 rule plot_trials:

@@ -91,7 +91,7 @@ def sweep_outputs(sweep: str) -> list[str]:
     if study.pairs(sweep):
         tables, figures = [*tables, "rivals", "finals"], [*figures, "rivals"]
     if ablated(sweep):
-        tables, figures = [*tables, "directions"], [*figures, "directions"]
+        tables, figures = [*tables, "directions", "turning"], [*figures, "directions", "turning"]
     return [
         *(f"{RESULTS}/tables/{sweep}/{table}.csv" for table in tables),
         *(f"{RESULTS}/figures/{sweep}/{figure}.{model}.svg" for figure in figures for model in study.models(sweep)),
