@@ -28,7 +28,6 @@ HOLD_A_MODEL = {
     "finetune",
     "generate_answers",
     "measure_drift",
-    "measure_turning",
     "run_lm_eval",
     "merge_adapter",
 }
@@ -132,6 +131,12 @@ def test_a_sweep_with_ability_draws_the_pareto_figure(dry):
     counts = jobs(snakemake(dry, "-n", "contest"))
     assert counts["run_lm_eval"] == counts["measure_drift"] > 0
     assert counts["plot_pareto"] == 1
+
+
+def test_a_sweep_with_an_ablation_tells_where_it_turns_each_trained_run(dry):
+    counts = jobs(snakemake(dry, "-n", "attacks"))
+    assert counts["measure_turning"] == counts["finetune"] == 3
+    assert counts["collect_directions"] == counts["plot_turning"] == 1
 
 
 def test_every_milestone_is_a_target(dry):
