@@ -7,11 +7,12 @@ for every batch: a landing on a plane of a probe, a fixed push along the mean di
 difference projected out, at a strength, in a layer window and with a C. These act where an answer is written. The edit
 `ablation` takes a layer's mean difference out of all that is read and written, at the prompt's tokens as well; where
 the config names a number of `hardest` layers, one of those whose ablation brings out compliance most, as an attacker
-who searches would. After
-latent adversarial training (Casper et al. 2024, arXiv:2403.05030; Sheshadri et al. 2024, arXiv:2407.15549) and ReFAT
-(Yu et al. 2024, arXiv:2409.20089), which is `ablation` alone. With separation weight 0 it is the rival, with separation
-it is ES2 under attack. Harmless prompts are trained under the same edit, so that refusing is not the answer to being
-edited.
+who searches would. Both terms may look at an answer's first tokens alone.
+
+After latent adversarial training (Casper et al. 2024, arXiv:2403.05030; Sheshadri et al. 2024, arXiv:2407.15549) and
+ReFAT (Yu et al. 2024, arXiv:2409.20089), which is `ablation` alone. With separation weight 0 it is the rival, with
+separation it is ES2 under attack. Harmless prompts are trained under the same edit, so that refusing is not the answer
+to being edited.
 """
 
 from collections.abc import Mapping, Sequence
