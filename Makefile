@@ -85,10 +85,10 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	  cp $(foreach table,$(SWEPT),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	  cp results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
-	cp $(addprefix results/default/tables/contest/,directions.csv ability.csv attack_cost.csv rivals.csv rivals.md finals.csv) docs/reference/contest/
-	cp $(addprefix results/default/tables/attacks/,directions.csv attack_cost.csv) docs/reference/attacks/
+	cp $(addprefix results/default/tables/contest/,directions.csv turning.csv ability.csv attack_cost.csv rivals.csv rivals.md finals.csv) docs/reference/contest/
+	cp $(addprefix results/default/tables/attacks/,directions.csv turning.csv attack_cost.csv) docs/reference/attacks/
 	mkdir -p docs/reference/layers_attacked
-	cp $(addprefix results/default/tables/layers_attacked/,dsr.csv directions.csv settings.csv attack_cost.csv) \
+	cp $(addprefix results/default/tables/layers_attacked/,dsr.csv directions.csv turning.csv settings.csv attack_cost.csv) \
 	  results/default/figures/layers_attacked/directions.*.svg docs/reference/layers_attacked/
 	mkdir -p docs/reference/trainings
 	cp $(addprefix results/default/tables/trainings/,seeds.csv robustness.csv training.csv settings.csv) \

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from es2.attacks.ablation import ProjectionAttack
 from es2.examples import run_examples
-from es2.losses.through_head import kl_through_head
+from es2.methods.base import kl_to_parent
 from es2.models import LanguageModel
 from es2.reference import Reference
 
@@ -40,7 +40,6 @@ def _divergences(lm: LanguageModel, refusals: Sequence[Reference], batch_rows: i
     """KL to the parent [t] at each token of the refusals, in order (float32, CPU)."""
     found = [torch.empty(0)]
     for start in range(0, len(refusals), batch_rows):
-        part = refusals[start : start + batch_rows]
-        outputs = run_examples(lm, [one.example() for one in part])
-        found.append(kl_through_head(lm, outputs.final, torch.cat([one.states for one in part])).float().cpu())
+        examples = [one.example() for one in refusals[start : start + batch_rows]]
+        found.append(kl_to_parent(lm, run_examples(lm, examples).final, examples).float().cpu())
     return torch.cat(found)

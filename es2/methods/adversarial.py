@@ -81,7 +81,6 @@ class EsAdversarial(Separation):
         training = lm.model.training
         lm.model.eval()
         values = extract_tokens(lm, [self.data.references[key].prompt_tokens for key in chosen])
-        lm.model.train(training)
         labels = torch.tensor([key in self.data.harmful for key in chosen])
         self.probes = fit_probe_set(values, labels, values, labels, self.attack["c"], seed=0)
         difference = values[~labels].mean(dim=0) - values[labels].mean(dim=0)
@@ -89,6 +88,7 @@ class EsAdversarial(Separation):
         self.norm = values.norm(dim=-1).mean(dim=0)
         if self.attack["hardest"] is not None:
             self.hard = sorted(self.within(lm), key=self.likelihoods(lm).__getitem__)[-self.attack["hardest"] :]
+        lm.model.train(training)
 
     @torch.no_grad()
     def likelihoods(self, lm: LanguageModel) -> dict[int, float]:
@@ -97,14 +97,11 @@ class EsAdversarial(Separation):
         examples = [
             Example(key, self.data.references[key].prompt_tokens, self.data.compliant[key][:TOKENS]) for key in chosen
         ]
-        training = lm.model.training
-        lm.model.eval()
         found = {}
         for layer in self.within(lm):
             with ProjectionAttack(self.difference[layer]).applied(lm):
                 outputs = run_examples(lm, examples)
             found[layer] = -cross_entropy(lm.logits(outputs.final).float(), outputs.targets).item()
-        lm.model.train(training)
         return found
 
     def loss(self, lm: LanguageModel, examples: Sequence[Example], outputs: Outputs) -> Loss:

@@ -28,35 +28,6 @@ rule measure_drift:
         "../scripts/measure_drift.py"
 
 
-rule measure_turning:
-    """Measure at which token a run leaves its parent's refusals under the ablation that its attacker chose."""
-    input:
-        model=manifest,
-        adapter=adapter(own),
-        prompts=prompts(),
-        embeddings="<run>/embeddings.safetensors",
-        search="<run>/answers/{bundle}.search.csv",
-        answers=one(refuser, REFERENCE[0]),
-        states=one(refuser, REFERENCE[1]),
-    output:
-        table="<run>/turning/{bundle}.csv",
-    log:
-        "<logs>/measure_turning/<job>/{bundle}.log",
-    benchmark:
-        "<timings>/measure_turning/<job>/{bundle}.tsv"
-    threads: THREADS
-    resources:
-        mem_mb=memory(4000, 2),
-        runtime=minutes(60),
-        gpu=GPUS,
-    params:
-        row=row,
-        cfg=cfg("model", attacker_sets=ATTACKER_SETS),
-        code=code("measure_turning"),
-    script:
-        "../scripts/measure_turning.py"
-
-
 rule run_lm_eval:
     """Run lm-evaluation-harness on one loaded model; keep every question's result."""
     input:

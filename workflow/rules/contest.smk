@@ -152,64 +152,6 @@ rule collect_attack_cost:
         "../scripts/collect_attack_cost.py"
 
 
-rule collect_directions:
-    """Tell which layer's direction an ablation needs, and how far each run turned its parent's."""
-    input:
-        searches=lambda w: search_tables(ablated(scope(w))),
-        own=lambda w: [at(row, "embeddings.safetensors") for row, _ in ablated(scope(w))],
-        parents=lambda w: [at(parent_row(row), "embeddings.safetensors") for row, _ in ablated(scope(w))],
-        prompts=prompts(),
-    output:
-        table=report(
-            "<results>/tables/{sweep}directions.csv",
-            caption="../report/tables.rst",
-            category="Tables",
-            labels={"table": "directions"},
-        ),
-    log:
-        "<logs>/collect_directions/{sweep}all.log",
-    benchmark:
-        "<timings>/collect_directions/{sweep}all.tsv"
-    localrule: True
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        rows=lambda w: searchers(ablated(scope(w))),
-        sets=ATTACKER_SETS,
-        code=code("collect_directions"),
-    script:
-        "../scripts/collect_directions.py"
-
-
-rule collect_turning:
-    """Tell at which token each run of a sweep leaves its parent's refusals under ablation."""
-    input:
-        tables=lambda w: [at(row, f"turning/{bundle}.csv") for row, bundle in ablated(scope(w))],
-    output:
-        table=report(
-            "<results>/tables/{sweep}turning.csv",
-            caption="../report/tables.rst",
-            category="Tables",
-            labels={"table": "turning"},
-        ),
-    log:
-        "<logs>/collect_turning/{sweep}all.log",
-    benchmark:
-        "<timings>/collect_turning/{sweep}all.tsv"
-    localrule: True
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=30,
-    params:
-        rows=lambda w: searchers(ablated(scope(w))),
-        code=code("collect_turning"),
-    script:
-        "../scripts/collect_turning.py"
-
-
 rule plot_contest:
     """What each run holds against every adaptive attack, and what that costs."""
     input:
@@ -266,35 +208,6 @@ rule plot_rivals:
         code=code("plot_rivals"),
     script:
         "../scripts/plot_rivals.py"
-
-
-rule plot_turning:
-    """At which token of a refusal an ablation turns the answer."""
-    input:
-        turning="<results>/tables/{sweep}turning.csv",
-    output:
-        svg=report(
-            "<results>/figures/{sweep}turning.{model}.svg",
-            caption="../report/turning.rst",
-            category="Figures",
-            subcategory="{model}",
-            labels={"figure": "turning"},
-        ),
-        png="<results>/figures/{sweep}turning.{model}.png",
-    log:
-        "<logs>/plot_turning/{sweep}{model}.log",
-    benchmark:
-        "<timings>/plot_turning/{sweep}{model}.tsv"
-    localrule: True
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        cfg=study_of,
-        code=code("plot_turning"),
-    script:
-        "../scripts/plot_turning.py"
 
 
 rule plot_trials:
@@ -355,34 +268,3 @@ rule plot_pareto:
         code=code("plot_pareto"),
     script:
         "../scripts/plot_pareto.py"
-
-
-rule plot_directions:
-    """Which layer's direction carries the refusal, and whether the defence turned it."""
-    input:
-        directions="<results>/tables/{sweep}directions.csv",
-        layers=lambda w: [auto_layers(run, w.model) for run in study.changed_layers(scope(w))],
-    output:
-        svg=report(
-            "<results>/figures/{sweep}directions.{model}.svg",
-            caption="../report/directions.rst",
-            category="Figures",
-            subcategory="{model}",
-            labels={"figure": "directions"},
-        ),
-        png="<results>/figures/{sweep}directions.{model}.png",
-    log:
-        "<logs>/plot_directions/{sweep}{model}.log",
-    benchmark:
-        "<timings>/plot_directions/{sweep}{model}.tsv"
-    localrule: True
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        cfg=study_of,
-        changed=lambda w: study.changed_layers(scope(w)),
-        code=code("plot_directions"),
-    script:
-        "../scripts/plot_directions.py"
