@@ -105,6 +105,27 @@ def test_the_first_tokens_alone_are_held_under_the_edit(bench):
     )
 
 
+def test_harmless_answers_are_held_at_their_first_tokens_without_the_edit_too(bench):
+    """The oracle: what a training without the term has, and the KL of a plain pass over the answers cut by hand."""
+    held = {**SETTINGS["adversarial"], "answer_tokens": 2, "safe_unedited": 3.0}
+    learner = learner_of(bench, "adversarial", adversarial=held)
+    without = learner_of(bench, "adversarial", adversarial={**held, "safe_unedited": 0.0})
+    lm = add_random_lora(bench.load(), scale=0.05)
+    examples = drawn_examples(bench, learner, lm)[0]
+    drawn_examples(bench, without, lm)
+    with torch.no_grad():
+        losses = []
+        for one in (learner, without):
+            one.begin(lm, 0, 6)
+            losses.append(one.loss(lm, examples, one.run(lm, examples)))
+        safe = [one for one in examples if one.prompt_id not in bench.data.harmful]
+        cut = [replace(one, answer_tokens=one.answer_tokens[:2], states=one.states[:2]) for one in safe]
+        expected = kl_to_parent(lm, run_examples(lm, cut).final, cut).mean().item()
+    assert expected > 1e-4
+    assert losses[0].parts["kl_unedited"] == pytest.approx(expected, rel=1e-4)
+    assert (losses[0].total - losses[1].total).item() == pytest.approx(3 * expected, rel=1e-3)
+
+
 def test_ablation_in_training_is_the_attackers_at_every_token(bench):
     """The oracle: the embedding and every write projected by hand, the answer's states read one prompt at a time."""
     ablating = {**SETTINGS["adversarial"], "edits": ["ablation"]}

@@ -42,6 +42,7 @@ SETTINGS = {
         "depths": [0.0, 1.0],
         "hardest": None,
         "answer_tokens": None,
+        "safe_unedited": 0.0,
         "c": [0.01, 1.0],
         "fit_prompts": 4,
         "refit_every": 2,

@@ -1,13 +1,15 @@
 """Latent adversarial training: refusals and harmless answers held under an edit of the residual stream.
 
     L = L(es2 or hold) + a KL(parent's refusals | attacked) + b KL(parent's answers to safe prompts | attacked)
+        + c KL(parent's answers to safe prompts), not attacked
 
 The edit is the attacker's own (method.md section 6), fitted on the defence split and again as training goes on, drawn
 for every batch: a landing on a plane of a probe, a fixed push along the mean difference or a probe, or a layer's mean
 difference projected out, at a strength, in a layer window and with a C. These act where an answer is written. The edit
 `ablation` takes a layer's mean difference out of all that is read and written, at the prompt's tokens as well; where
 the config names a number of `hardest` layers, one of those whose ablation brings out compliance most, as an attacker
-who searches would. Both terms may look at an answer's first tokens alone.
+who searches would. The terms with a, b and c may look at an answer's first tokens alone: there it is decided whether to
+refuse, harmless requests included.
 
 After latent adversarial training (Casper et al. 2024, arXiv:2403.05030; Sheshadri et al. 2024, arXiv:2407.15549) and
 ReFAT (Yu et al. 2024, arXiv:2409.20089), which is `ablation` alone. With separation weight 0 it is the rival, with
@@ -113,6 +115,10 @@ class EsAdversarial(Separation):
         kl_safe, kl_refusals = self.divergences(lm, cut, attacked, harmful)
         total = clean.total + self.attack["refusals"] * kl_refusals + self.attack["safe"] * kl_safe
         parts = {"kl_attacked": kl_safe.item(), "kl_refusals_attacked": kl_refusals.item()}
+        if self.attack["safe_unedited"] > 0:
+            kl_unedited = self.divergences(lm, cut, self.beginning(outputs), harmful)[0]
+            total = total + self.attack["safe_unedited"] * kl_unedited
+            parts["kl_unedited"] = kl_unedited.item()
         return Loss(total, {**clean.parts, **parts})
 
     def cut(self, example: Example) -> Example:
@@ -122,6 +128,16 @@ class EsAdversarial(Separation):
         if most is None or example.states is None:
             return example
         return replace(example, answer_tokens=example.answer_tokens[:most], states=example.states[:most])
+
+    def beginning(self, outputs: Outputs) -> Outputs:
+        """What a pass over whole answers gives, at the tokens that `cut` leaves."""
+        most = self.attack["answer_tokens"]
+        if most is None:
+            return outputs
+        starts = torch.nonzero(outputs.first).squeeze(1)
+        early = torch.arange(len(outputs.rows)) - starts[outputs.rows] < most
+        taken = {name: getattr(outputs, name)[early] for name in ("rows", "targets", "first", "final")}
+        return replace(outputs, **taken)
 
     def attacked(self, lm: LanguageModel, examples: Sequence[Example]) -> Outputs:
         """The forward pass over the examples under an edit that is drawn."""

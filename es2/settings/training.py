@@ -108,16 +108,18 @@ Range = Annotated[list[Weight], Field(min_length=2, max_length=2)]
 
 
 class AdversarialTerms(Row):
-    """Training under the attack: weights of refusals and harmless answers held there, and what edits are drawn from.
+    """Training under the attack: weights of refusals and harmless answers held there and of the latter held without an
+    edit (`safe_unedited`), and what edits are drawn from.
 
     `strengths`: t of the landing; `budgets`: length of the push over the mean norm; `start` and `end`: relative depth
     of the first and last edited layer; `depths`: relative depth of the layer whose mean difference is taken out (one of
-    those within; of the `hardest` alone if that is a number); `answer_tokens`: of an answer so many are held there (all
-    if null); `fit_prompts` of each class, fitted again every `refit_every` steps.
+    those within; of the `hardest` alone if that is a number); `answer_tokens`: of an answer so many are held by
+    these terms (all if null); `fit_prompts` of each class, fitted again every `refit_every` steps.
     """
 
     refusals: Weight
     safe: Weight
+    safe_unedited: Weight
     edits: Annotated[list[Literal["landing", "push", "project", "ablation"]], Field(min_length=1)]
     strengths: Range
     budgets: Range
