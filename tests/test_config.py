@@ -145,7 +145,8 @@ def test_runs_are_set_against_each_other_where_both_are_there(default):
     study = read_study(default)
     assert study.pairs() == []
     here, earlier = study.pairs("contest"), study.pairs("contest_pairs")
-    assert len(here) > 2
+    assert len(here) >= 1
+    assert len(earlier) > 2
     assert sorted(here + earlier) == sorted(default["comparison"]["pairs"])
     assert study.report("smollm2_135m", "contest")["pairs"] == study.pairs("contest")
 

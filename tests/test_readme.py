@@ -27,7 +27,10 @@ def tables(path: Path) -> list[list[list[str]]]:
     return found
 
 
-@pytest.mark.parametrize(("page", "sweep"), [("README.md", "attacks"), ("docs/contest.md", "contest")])
+@pytest.mark.parametrize(
+    ("page", "sweep"),
+    [("README.md", "attacks"), ("docs/contest.md", "contest"), ("docs/earlier_contest.md", "contest_pairs")],
+)
 def test_a_page_shows_a_sweeps_released_table_first(page: str, sweep: str) -> None:
     released = tables(ROOT / f"docs/reference/{sweep}/contest.md")[0]
     assert len(released) >= 12
