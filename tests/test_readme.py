@@ -27,20 +27,24 @@ def tables(path: Path) -> list[list[list[str]]]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("page", "sweep"),
-    [("README.md", "attacks"), ("docs/contest.md", "contest"), ("docs/earlier_contest.md", "contest_pairs")],
-)
-def test_a_page_shows_a_sweeps_released_table_first(page: str, sweep: str) -> None:
-    released = tables(ROOT / f"docs/reference/{sweep}/contest.md")[0]
-    assert len(released) >= 12
-    assert tables(ROOT / page)[0] == released
+SHOWN = {
+    "README.md": ["attacks", "contest"],
+    "docs/contest.md": ["contest"],
+    "docs/earlier_contest.md": ["contest_pairs"],
+}
+
+
+@pytest.mark.parametrize("page", SHOWN)
+def test_a_page_shows_its_sweeps_released_tables_first(page: str) -> None:
+    released = [tables(ROOT / f"docs/reference/{sweep}/contest.md")[0] for sweep in SHOWN[page]]
+    assert min(len(table) for table in released) >= 12
+    assert tables(ROOT / page)[: len(released)] == released
 
 
 def test_the_readme_shows_the_released_main_table() -> None:
     head, body = shown_table(pd.read_csv(ROOT / "docs/reference/main.csv"))
     assert len(body) >= 8
-    assert tables(ROOT / "README.md")[1] == [head, *body]
+    assert tables(ROOT / "README.md")[2] == [head, *body]
 
 
 def test_the_second_models_page_shows_its_released_tables() -> None:
