@@ -11,6 +11,7 @@ from training_bench import SETTINGS, drawn_examples, learner_of, states
 from es2 import registry
 from es2.activations import record_residual
 from es2.attacks.ablation import ProjectionAttack
+from es2.checkpoints import trainable
 from es2.errors import UserError
 from es2.examples import run_examples
 from es2.methods.adversarial import landing, project, push
@@ -187,9 +188,84 @@ def test_the_hardest_directions_are_those_that_make_compliance_likeliest(bench):
     assert drawn == set(learner.hard)
 
 
+def soft(bench, **changes):
+    """A learner whose one edit is the soft prompt, its model, and a batch."""
+    training = {**SETTINGS["adversarial"], "edits": ["soft_prompt"], **changes}
+    learner = learner_of(bench, "adversarial", adversarial=training)
+    lm = add_random_lora(bench.load(), scale=0.05)
+    examples = drawn_examples(bench, learner, lm)[0]
+    learner.begin(lm, 1, 6)
+    return learner, lm, examples
+
+
+def read_with(lm, vectors, n_after, prompt, answer):
+    """Post-norm states [t, d] that predict an answer, one prompt at a time, the vectors given as inputs_embeds."""
+    embed = lm.base.get_input_embeddings()
+    tokens = embed(torch.tensor([*prompt, *answer[:-1]]))
+    place = len(prompt) - n_after
+    rows = torch.cat([tokens[:place], vectors, tokens[place:]])[None]
+    return lm.decoder(inputs_embeds=rows, use_cache=False).last_hidden_state[0, -len(answer) :]
+
+
+def test_a_soft_prompt_of_training_is_trained_on_compliance_and_read_after_the_prompt(bench):
+    """The oracle: sign descent by autograd through plain inputs, on the prompts that the same numbers draw."""
+    learner, lm, examples = soft(bench)
+    n_after = len(lm.tokenizer(lm.chat_text("prompt").partition("prompt")[2], add_special_tokens=False).input_ids)
+    with torch.no_grad():
+        found = learner.attacked(lm, examples)
+    table = lm.base.get_input_embeddings().weight
+    rate, bound = 0.3 * table.abs().mean(), 4.0 * table.norm(dim=-1).mean()
+    vectors = table[lm.tokenizer("!", add_special_tokens=False).input_ids * 2].detach()
+    learner.begin(lm, 1, 6)
+    learner.random.choice(["soft_prompt"])
+    keys, losses = sorted(bench.data.compliant), []
+    for _ in range(3):
+        vectors.requires_grad_(True)
+        likely = []
+        for place in learner.random.choice(len(keys), size=2, replace=False):
+            answer = bench.data.compliant[keys[place]]
+            states = read_with(lm, vectors, n_after, bench.references[keys[place]].prompt_tokens, answer)
+            likely.append(lm.logits(states).log_softmax(dim=-1)[torch.arange(len(answer)), answer])
+        losses.append(-torch.cat(likely).mean())
+        (gradient,) = torch.autograd.grad(losses[-1], vectors)
+        vectors = vectors.detach() - rate * gradient.sign()
+        vectors = vectors * (bound / vectors.norm(dim=-1, keepdim=True)).clamp(max=1.0)
+    assert losses[-1] < losses[0]
+    with torch.no_grad():
+        states = [read_with(lm, vectors, n_after, one.prompt_tokens, one.answer_tokens) for one in examples]
+        plain = run_examples(lm, examples)
+    torch.testing.assert_close(found.final, torch.cat(states), atol=1e-4, rtol=1e-3)
+    assert (found.final - plain.final).abs().max() > 1e-2
+
+
+def test_training_a_soft_prompt_leaves_the_models_own_gradient_alone(bench):
+    """The oracle: the same loss under the same soft prompt, which was trained before the forward pass."""
+    learner, lm, examples = soft(bench)
+    parameters = list(trainable(lm.model).values())
+    learner.random.choice(["soft_prompt"])
+    known = learner.fit_soft_prompt(lm)
+    gradients = []
+    for attacker in (learner.fit_soft_prompt, lambda _: known):
+        learner.begin(lm, 1, 6)
+        learner.fit_soft_prompt = attacker
+        lm.model.train()
+        loss = learner.loss(lm, examples, learner.run(lm, examples))
+        assert lm.model.training
+        gradients.append(torch.autograd.grad(loss.total, parameters))
+    assert sum(one.abs().sum() for one in gradients[0]) > 0
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_a_soft_prompt_in_training_needs_compliant_answers(bench):
+    training = {**SETTINGS["adversarial"], "edits": ["push", "soft_prompt"]}
+    with pytest.raises(UserError, match=r"adversarial.edits: .* soft_prompt out"):
+        registry.method("adversarial")({**SETTINGS, "adversarial": training}, replace(bench.data, compliant={}))
+
+
 def test_seeking_the_hardest_directions_needs_compliant_answers(bench):
     seeking = {**SETTINGS["adversarial"], "hardest": 2}
-    with pytest.raises(UserError, match="leave it null"):
+    with pytest.raises(UserError, match=r"adversarial.hardest: .* null"):
         registry.method("adversarial")({**SETTINGS, "adversarial": seeking}, replace(bench.data, compliant={}))
 
 

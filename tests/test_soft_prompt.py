@@ -12,6 +12,7 @@ from es2.attacks import own, published, soft_prompt
 from es2.attacks.directions import mean_difference
 from es2.attacks.soft_prompt import SoftPrompt, train_soft_prompt, unused_tokens
 from es2.errors import UserError
+from es2.examples import Example
 from es2.generation import generate
 
 SETTINGS = {
@@ -44,12 +45,12 @@ def loss_of(lm, vectors, prompts, target):
 
 def test_the_gradient_is_that_of_plain_inputs(scene):
     lm = scene.lm
-    ids = unused_tokens(lm, scene.evaluation(), 3)
+    ids = unused_tokens(lm, lm.chat_tokens(TEXTS), 3)
     vectors = torch.randn(3, lm.width, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
     (expected,) = torch.autograd.grad(loss_of(lm, vectors, TEXTS[:4], [7, 8, 9, 10]), vectors)
-    found = soft_prompt._gradient(
-        lm, SoftPrompt("", ids, vectors.detach()), [(text, [7, 8, 9, 10]) for text in TEXTS[:4]]
-    )
+    attack = SoftPrompt("", ids, vectors.detach())
+    examples = [Example(str(row), tokens, [7, 8, 9, 10]) for row, tokens in enumerate(attack.tokens(lm, TEXTS[:4]))]
+    found = soft_prompt._gradient(lm, attack, examples)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
 
 
@@ -72,7 +73,7 @@ def test_training_lowers_the_loss_within_the_bound(scene):
 
 def test_answers_are_those_of_plain_inputs(scene):
     lm = scene.lm
-    ids = unused_tokens(lm, scene.evaluation(), 3)
+    ids = unused_tokens(lm, lm.chat_tokens(TEXTS), 3)
     attack = SoftPrompt("", ids, torch.randn(3, lm.width, generator=torch.Generator().manual_seed(2)))
     with attack.applied(lm):
         found = generate(lm, attack.tokens(lm, TEXTS[:5]), N_TOKENS)
@@ -98,8 +99,7 @@ def test_answers_are_those_of_plain_inputs(scene):
 
 
 def test_no_prompt_has_the_tokens_that_stand_for_the_vectors(scene):
-    evaluation = scene.evaluation()
-    ids = unused_tokens(scene.lm, evaluation, 5)
+    ids = unused_tokens(scene.lm, scene.lm.chat_tokens(TEXTS), 5)
     assert len(set(ids)) == 5
     assert not {token for tokens in scene.lm.chat_tokens(TEXTS) for token in tokens} & set(ids)
 

@@ -8,9 +8,9 @@ stand for it (a model that refuses as shipped has no other). The norm of each ve
 model's token embeddings. Which snapshot of the training is used is chosen on validation.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,13 +57,48 @@ class SoftPrompt:
 
     def tokens(self, lm: LanguageModel, prompts: Sequence[str]) -> list[list[int]]:
         """The prompts in the chat template with the ids after each."""
-        found = []
-        for prompt in prompts:
-            text = lm.chat_text(prompt)
-            end = text.rfind(prompt) + len(prompt)
-            before, after = lm.tokenizer([text[:end], text[end:]], add_special_tokens=False)["input_ids"]
-            found.append([*before, *self.ids, *after])
-        return found
+        return [[*before, *self.ids, *after] for before, after in (around_prompt(lm, prompt) for prompt in prompts)]
+
+
+def around_prompt(lm: LanguageModel, prompt: str) -> tuple[list[int], list[int]]:
+    """The chat template's tokens up to the end of a prompt, and those after it."""
+    text = lm.chat_text(prompt)
+    end = text.rfind(prompt) + len(prompt)
+    before, after = lm.tokenizer([text[:end], text[end:]], add_special_tokens=False)["input_ids"]
+    return before, after
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Sign descent on a soft prompt's vectors: the length of a step in each entry, and the bound on a vector's norm."""
+
+    rate: float
+    bound: float
+
+    @classmethod
+    def of(cls, lm: LanguageModel, settings: Mapping[str, Any]) -> "Descent":
+        """`rate` in mean sizes of an entry of the model's token embeddings, `bound` in their mean norms."""
+        table = embedding_table(lm)
+        sizes = table.abs().mean().item(), table.norm(dim=-1).mean().item()
+        return cls(settings["rate"] * sizes[0], settings["bound"] * sizes[1])
+
+    def step(self, lm: LanguageModel, attack: SoftPrompt, examples: Sequence[Example]) -> SoftPrompt:
+        """The soft prompt one step likelier to bring out the examples' answers; its ids stand in their prompts."""
+        vectors = attack.vectors - self.rate * _gradient(lm, attack, examples).sign()
+        vectors = vectors * (self.bound / vectors.norm(dim=-1, keepdim=True)).clamp(max=1.0)
+        return replace(attack, vectors=vectors)
+
+
+@torch.no_grad()
+def embedding_table(lm: LanguageModel) -> Tensor:
+    """The embeddings [V, d] of all tokens."""
+    return lm.base.get_input_embeddings()(torch.arange(lm.n_tokens, device=lm.device)).float()
+
+
+def blank(lm: LanguageModel, ids: list[int]) -> SoftPrompt:
+    """Where every training of a soft prompt begins: it reads as exclamation marks."""
+    mark = lm.tokenizer("!", add_special_tokens=False)["input_ids"][0]
+    return SoftPrompt("", ids, embedding_table(lm)[[mark] * len(ids)])
 
 
 def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mapping[str, Any]) -> Attacked:
@@ -91,23 +126,19 @@ def train_soft_prompt(evaluation: Evaluation, settings: Mapping[str, Any]) -> li
     """
     lm = evaluation.lm
     pairs = _targets(evaluation, settings["opening"])
-    ids = unused_tokens(lm, evaluation, settings["vectors"])
-    with torch.no_grad():
-        table = lm.base.get_input_embeddings()(torch.arange(lm.n_tokens, device=lm.device)).float()
-    rate, bound = settings["rate"] * table.abs().mean(), settings["bound"] * table.norm(dim=-1).mean()
-    start = lm.tokenizer("!", add_special_tokens=False)["input_ids"][0]
-    vectors = table[torch.tensor([start] * len(ids), device=lm.device)].clone()
+    texts = [*evaluation.prompts()["prompt"], *evaluation.validation["prompt"], *evaluation.fit["prompt"]]
+    attack = blank(lm, unused_tokens(lm, lm.chat_tokens(texts), settings["vectors"]))
+    examples = [Example(str(row), attack.tokens(lm, [prompt])[0], target) for row, (prompt, target) in enumerate(pairs)]
+    descent = Descent.of(lm, settings)
     snapshots = []
     for parameter in lm.base.parameters():
         parameter.requires_grad_(False)
     random = np.random.default_rng(evaluation.seed)
     for step in range(1, max(settings["snapshots"]) + 1):
         places = random.choice(len(pairs), size=min(settings["batch"], len(pairs)), replace=False)
-        grad = _gradient(lm, SoftPrompt("", ids, vectors), [pairs[place] for place in places])
-        vectors = vectors - rate * grad.sign()
-        vectors = vectors * (bound / vectors.norm(dim=-1, keepdim=True)).clamp(max=1.0)
+        attack = descent.step(lm, attack, [examples[place] for place in places])
         if step in settings["snapshots"]:
-            snapshots.append(SoftPrompt(f"{len(ids)} vectors, {step} steps", ids, vectors))
+            snapshots.append(replace(attack, name=f"{len(attack.ids)} vectors, {step} steps"))
     return snapshots[::-1]
 
 
@@ -126,23 +157,17 @@ def _targets(evaluation: Evaluation, opening: str | None) -> list[tuple[str, lis
     return pairs
 
 
-def _gradient(lm: LanguageModel, attack: SoftPrompt, pairs: Sequence[tuple[str, list[int]]]) -> Tensor:
-    """Gradient [m, d] of the targets' mean cross-entropy by the vectors."""
+def _gradient(lm: LanguageModel, attack: SoftPrompt, examples: Sequence[Example]) -> Tensor:
+    """Gradient [m, d] by the vectors of the answers' mean cross-entropy."""
     vectors = attack.vectors.detach().requires_grad_(True)
-    attack = SoftPrompt(attack.name, attack.ids, vectors)
-    tokens = attack.tokens(lm, [prompt for prompt, _ in pairs])
-    examples = [
-        Example(str(row), ids, target) for row, (ids, (_, target)) in enumerate(zip(tokens, pairs, strict=True))
-    ]
-    with torch.enable_grad(), attack.applied(lm):
+    with torch.enable_grad(), replace(attack, vectors=vectors).applied(lm):
         outputs = run_examples(lm, examples)
         loss = cross_entropy(lm.logits(outputs.final).float(), outputs.targets)
         (gradient,) = torch.autograd.grad(loss, vectors)
     return gradient
 
 
-def unused_tokens(lm: LanguageModel, evaluation: Evaluation, n: int) -> list[int]:
-    """The last `n` token ids that no prompt of the evaluation has."""
-    texts = [*evaluation.prompts()["prompt"], *evaluation.validation["prompt"], *evaluation.fit["prompt"]]
-    used = {token for ids in lm.chat_tokens(texts) for token in ids} | lm.end_tokens()
+def unused_tokens(lm: LanguageModel, sequences: Iterable[Sequence[int]], n: int) -> list[int]:
+    """The last `n` token ids that none of the token sequences has, and that end no answer."""
+    used = {token for ids in sequences for token in ids} | lm.end_tokens()
     return [token for token in range(lm.n_tokens - 1, -1, -1) if token not in used][:n]

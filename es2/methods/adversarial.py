@@ -8,16 +8,19 @@ for every batch: a landing on a plane of a probe, a fixed push along the mean di
 difference projected out, at a strength, in a layer window and with a C. These act where an answer is written. The edit
 `ablation` takes a layer's mean difference out of all that is read and written, at the prompt's tokens as well; where
 the config names a number of `hardest` layers, one of those whose ablation brings out compliance most, as an attacker
-who searches would. The terms with a, b and c may look at an answer's first tokens alone: there it is decided whether to
-refuse, harmless requests included.
+who searches would. `soft_prompt` puts free vectors after the prompt, trained anew each time that it is drawn, from
+nothing, on answers of the untrained model with which it complied. The terms with a, b and c may look at an answer's
+first tokens alone: there it is decided whether to refuse, harmless requests included.
 
 After latent adversarial training (Casper et al. 2024, arXiv:2403.05030; Sheshadri et al. 2024, arXiv:2407.15549) and
-ReFAT (Yu et al. 2024, arXiv:2409.20089), which is `ablation` alone. With separation weight 0 it is the rival, with
-separation it is ES2 under attack. Harmless prompts are trained under the same edit, so that refusing is not the answer
-to being edited.
+ReFAT (Yu et al. 2024, arXiv:2409.20089), which is `ablation` alone; `soft_prompt` after training under continuous
+attacks on the input (Xhonneux et al. 2024, arXiv:2405.15589), with one prompt for all requests. With separation weight
+0 it is the rival, with separation it is ES2 under attack. Harmless prompts are trained under the same edit, so that
+refusing is not the answer to being edited.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +32,8 @@ from torch.nn.functional import cross_entropy
 from es2.activations import Edit
 from es2.attacks.ablation import ProjectionAttack
 from es2.attacks.landing import directions
+from es2.attacks.soft_prompt import Descent, SoftPrompt, around_prompt, blank, unused_tokens
+from es2.checkpoints import trainable
 from es2.embeddings import extract_tokens
 from es2.errors import UserError
 from es2.examples import Example, Outputs, run_examples
@@ -37,8 +42,8 @@ from es2.methods.separation import Separation
 from es2.models import LanguageModel
 from es2.probes import ProbeSet, fit_probe_set
 
-LANDING, PUSH, PROJECT, ABLATION = "landing", "push", "project", "ablation"
-TRIED, TOKENS = 16, 8  # compliant answers on which directions are tried, and how much of each: its beginning decides
+LANDING, PUSH, PROJECT, ABLATION, SOFT_PROMPT = "landing", "push", "project", "ablation", "soft_prompt"
+TRIED, TOKENS = 16, 8  # compliant answers on which directions are tried, and how much of one: its beginning decides
 
 
 class EsAdversarial(Separation):
@@ -53,10 +58,12 @@ class EsAdversarial(Separation):
         self.difference = torch.empty(0)
         self.norm = torch.empty(0)
         self.hard: list[int] | None = None
-        if self.attack["hardest"] is not None and not data.compliant:
+        seeks = "hardest" if self.attack["hardest"] is not None else "edits"
+        if not data.compliant and (seeks == "hardest" or SOFT_PROMPT in self.attack["edits"]):
             raise UserError(
-                "training.adversarial.hardest: directions are tried by answers of the untrained model with which it "
-                "complied to harmful prompts of a defence split; there are none, so leave it null"
+                f"training.adversarial.{seeks}: hardest directions and soft prompts are found by answers of the "
+                "untrained model with which it complied to harmful prompts of a defence split; there are none, so "
+                "leave `hardest` null and soft_prompt out of `edits`"
             )
 
     def prepare(self, lm: LanguageModel, drawn: Sequence[tuple[str, int]]) -> None:
@@ -80,31 +87,30 @@ class EsAdversarial(Separation):
             ids = [key for key in self.data.references if (key in self.data.harmful) == harmful]
             places = np.random.default_rng(self.seed).permutation(len(ids))[: self.attack["fit_prompts"]]
             chosen += [ids[place] for place in places]
-        training = lm.model.training
-        lm.model.eval()
-        values = extract_tokens(lm, [self.data.references[key].prompt_tokens for key in chosen])
-        labels = torch.tensor([key in self.data.harmful for key in chosen])
-        self.probes = fit_probe_set(values, labels, values, labels, self.attack["c"], seed=0)
-        difference = values[~labels].mean(dim=0) - values[labels].mean(dim=0)
-        self.difference = difference / difference.norm(dim=-1, keepdim=True)
-        self.norm = values.norm(dim=-1).mean(dim=0)
-        if self.attack["hardest"] is not None:
-            self.hard = sorted(self.within(lm), key=self.likelihoods(lm).__getitem__)[-self.attack["hardest"] :]
-        lm.model.train(training)
+        with _as_it_is(lm):
+            values = extract_tokens(lm, [self.data.references[key].prompt_tokens for key in chosen])
+            labels = torch.tensor([key in self.data.harmful for key in chosen])
+            self.probes = fit_probe_set(values, labels, values, labels, self.attack["c"], seed=0)
+            difference = values[~labels].mean(dim=0) - values[labels].mean(dim=0)
+            self.difference = difference / difference.norm(dim=-1, keepdim=True)
+            self.norm = values.norm(dim=-1).mean(dim=0)
+            if self.attack["hardest"] is not None:
+                self.hard = sorted(self.within(lm), key=self.likelihoods(lm).__getitem__)[-self.attack["hardest"] :]
 
     @torch.no_grad()
     def likelihoods(self, lm: LanguageModel) -> dict[int, float]:
         """{layer within `depths`: mean log-likelihood of the untrained model's compliance without its direction}."""
-        chosen = sorted(self.data.compliant)[:TRIED]
-        examples = [
-            Example(key, self.data.references[key].prompt_tokens, self.data.compliant[key][:TOKENS]) for key in chosen
-        ]
+        examples = [self.compliant(key) for key in sorted(self.data.compliant)[:TRIED]]
         found = {}
         for layer in self.within(lm):
             with ProjectionAttack(self.difference[layer]).applied(lm):
                 outputs = run_examples(lm, examples)
             found[layer] = -cross_entropy(lm.logits(outputs.final).float(), outputs.targets).item()
         return found
+
+    def compliant(self, key: str) -> Example:
+        """A harmful prompt with the beginning of the untrained model's compliance."""
+        return Example(key, self.data.references[key].prompt_tokens, self.data.compliant[key][:TOKENS])
 
     def loss(self, lm: LanguageModel, examples: Sequence[Example], outputs: Outputs) -> Loss:
         """See the module."""
@@ -145,8 +151,29 @@ class EsAdversarial(Separation):
         if kind == ABLATION:
             with ProjectionAttack(self.draw_direction(lm)).applied(lm):
                 return run_examples(lm, examples)
+        if kind == SOFT_PROMPT:
+            soft = self.fit_soft_prompt(lm)
+            with soft.applied(lm):
+                return run_examples(lm, [_with(soft, example, self.after(lm)) for example in examples])
         edit, layers = self.draw(lm, kind)
         return run_examples(lm, examples, edit=edit, edited=layers)
+
+    def fit_soft_prompt(self, lm: LanguageModel) -> SoftPrompt:
+        """A soft prompt trained against the model as it is now, from nothing, each step on compliance of its own."""
+        settings, pool = self.attack["soft_prompt"], sorted(self.data.compliant)
+        known = [tokens for one in self.data.references.values() for tokens in (one.prompt_tokens, one.answer_tokens)]
+        soft = blank(lm, unused_tokens(lm, [*known, *self.data.compliant.values()], settings["vectors"]))
+        descent, after = Descent.of(lm, settings), self.after(lm)
+        with _as_it_is(lm):
+            for _ in range(settings["steps"]):
+                places = self.random.choice(len(pool), size=min(settings["batch"], len(pool)), replace=False)
+                soft = descent.step(lm, soft, [_with(soft, self.compliant(pool[place]), after) for place in places])
+        return soft
+
+    @staticmethod
+    def after(lm: LanguageModel) -> int:
+        """How many of the chat template's tokens stand after a prompt."""
+        return len(around_prompt(lm, "prompt")[1])
 
     def draw_direction(self, lm: LanguageModel) -> Tensor:
         """The mean difference [d] of a random layer within `depths`, one of the hardest if so set, of unit length."""
@@ -178,6 +205,28 @@ class Adversarial(EsAdversarial):
     def __init__(self, settings: Mapping[str, Any], data: TrainingData) -> None:
         super().__init__(settings, data)
         self.weight = 0.0
+
+
+@contextmanager
+def _as_it_is(lm: LanguageModel) -> Iterator[None]:
+    """The model without dropout, and none of its parameters trained: what attacks it looks at it so."""
+    training, parameters = lm.model.training, trainable(lm.model).values()
+    lm.model.eval()
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        lm.model.train(training)
+
+
+def _with(soft: SoftPrompt, example: Example, after: int) -> Example:
+    """The example with the soft prompt's ids before the last `after` tokens of its prompt."""
+    tokens = example.prompt_tokens
+    place = len(tokens) - after
+    return replace(example, prompt_tokens=[*tokens[:place], *soft.ids, *tokens[place:]])
 
 
 def landing(probes: ProbeSet, at: int, strength: float) -> Edit:

@@ -107,6 +107,17 @@ class TripletTerms(Row):
 Range = Annotated[list[Weight], Field(min_length=2, max_length=2)]
 
 
+class SoftPromptTerms(Row):
+    """The soft prompt of training: its number of vectors, steps of its own training and prompts of each, length of a
+    step in mean sizes of an embedding's entry, and bound on a vector in mean norms of the token embeddings."""
+
+    vectors: Count
+    steps: Count
+    batch: Count
+    rate: Positive
+    bound: Positive
+
+
 class AdversarialTerms(Row):
     """Training under the attack: weights of refusals and harmless answers held there and of the latter held without an
     edit (`safe_unedited`), and what edits are drawn from.
@@ -114,13 +125,14 @@ class AdversarialTerms(Row):
     `strengths`: t of the landing; `budgets`: length of the push over the mean norm; `start` and `end`: relative depth
     of the first and last edited layer; `depths`: relative depth of the layer whose mean difference is taken out (one of
     those within; of the `hardest` alone if that is a number); `answer_tokens`: of an answer so many are held by
-    these terms (all if null); `fit_prompts` of each class, fitted again every `refit_every` steps.
+    these terms (all if null); `soft_prompt`, trained anew each time that it is drawn; `fit_prompts` of each class,
+    fitted again every `refit_every` steps.
     """
 
     refusals: Weight
     safe: Weight
     safe_unedited: Weight
-    edits: Annotated[list[Literal["landing", "push", "project", "ablation"]], Field(min_length=1)]
+    edits: Annotated[list[Literal["landing", "push", "project", "ablation", "soft_prompt"]], Field(min_length=1)]
     strengths: Range
     budgets: Range
     start: Interval
@@ -128,6 +140,7 @@ class AdversarialTerms(Row):
     depths: Interval
     hardest: Count | None
     answer_tokens: Count | None
+    soft_prompt: SoftPromptTerms
     c: Strengths
     fit_prompts: Count
     refit_every: Count

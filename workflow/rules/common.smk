@@ -219,7 +219,9 @@ def refusals(wildcards) -> list[str]:
 def compliant(wildcards) -> list[str]:
     """The untrained model's answers, if the run's method changes the states of complying, or seeks what brings it out."""
     settings = study.training(wildcards.run)
-    asked = "rerouting" in settings or settings.get("adversarial", {}).get("hardest") is not None
+    attack = settings.get("adversarial", {})
+    seeks = attack.get("hardest") is not None or "soft_prompt" in attack.get("edits", [])
+    asked = "rerouting" in settings or seeks
     return [at(base(wildcards), REFERENCE[0])] if asked else []
 
 
