@@ -139,6 +139,19 @@ def test_a_sweep_with_an_ablation_tells_where_it_turns_each_trained_run(dry):
     assert counts["collect_directions"] == counts["plot_turning"] == 1
 
 
+@pytest.mark.parametrize(("edits", "asked"), [(["push", "soft_prompt"], True), (["push"], False)])
+def test_a_training_under_a_soft_prompt_reads_what_it_is_to_bring_out(dry, tmp_path, edits, asked):
+    training = {"adversarial": {"edits": edits}, "separation": {"weight": 0.0}}
+    config = {
+        "runs": {"mine": {"method": "adversarial", "on": "refusal_sft", "training": training}},
+        "select": {"runs": ["base", "es2", "mine"]},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    said = snakemake(dry, "-n", "--configfile", "config/smoke.yaml", str(tmp_path / "mine.yaml")).stdout
+    trained = next(job for job in re.split(r"\n(?=rule |localrule )", said) if "/mine/s0/adapter/adapter_model" in job)
+    assert ("base/s0/reference/answers.jsonl" in trained) is asked
+
+
 def test_every_milestone_is_a_target(dry):
     done = snakemake(dry, "--list-target-rules")
     said = (done.stdout + done.stderr).split()
