@@ -27,17 +27,23 @@ def trial(kl: float, refused: int, degenerate: int, budgets: dict[float, float])
 
 
 def table(
-    *trials: tuple[pd.DataFrame, ...], methods: tuple[str, ...] = (), parent: int = 0, ablations: tuple[float, ...] = ()
+    *trials: tuple[pd.DataFrame, ...],
+    methods: tuple[str, ...] = (),
+    parent: int = 0,
+    others: dict[str, tuple[float, ...]] | None = None,
 ) -> pd.DataFrame:
-    """Of a parent that answers `parent` of the 50 plain prompts degenerately."""
+    """Of a parent that answers `parent` of the 50 plain prompts degenerately; `others`: what is refused under each."""
     names = methods or ("es2",) * len(trials)
     rows = [row("es2") | {"run": f"run{i}", "method": name} for i, name in enumerate(names)]
     trainings, verdicts, searches = map(list, zip(*trials, strict=True))
     parents = [trial(0.0, 0, parent, {0.1: 0.0})[1]] * len(trials)
-    searched = [
-        pd.DataFrame({"stage": [1, 2, 2], "refusal": [0.9, 0.8, share], "chosen": [False, False, True]})
-        for share in ablations
-    ]
+    searched = {
+        attack: [
+            pd.DataFrame({"stage": [1, 2, 2], "refusal": [0.9, 0.8, share], "chosen": [False, False, True]})
+            for share in shares
+        ]
+        for attack, shares in (others or {}).items()
+    }
     return trials_table(rows, trainings, verdicts, parents, searches, LABELS, BOUNDS, searched)
 
 
@@ -68,13 +74,17 @@ def test_ties_go_to_the_lower_kl_and_a_budget_never_reached_is_the_highest() -> 
     assert math.isinf(found["half_compliance_budget"][1])
 
 
-def test_where_a_direction_is_searched_for_the_most_refusals_under_its_ablation_come_first() -> None:
+def test_what_the_worst_search_without_a_budget_leaves_comes_first() -> None:
     weak, strong = {0.1: 0.5}, {0.1: 0.1, 0.2: 0.9}
     trials = [trial(0.01, 0, 0, strong), trial(0.02, 0, 0, weak), trial(0.02, 0, 0, strong), trial(0.06, 0, 0, strong)]
-    found = table(*trials, ablations=(0.1, 0.4, 0.4, 0.7))
-    assert found["refused_ablated"].tolist() == [0.1, 0.4, 0.4, 0.7]
+    found = table(*trials, others={"ablation": (0.1, 0.4, 0.4, 0.7)})
+    assert found["refused_attacked"].tolist() == [0.1, 0.4, 0.4, 0.7]
     assert found["chosen"].tolist() == [False, False, True, False]
-    assert table(*trials)["refused_ablated"].isna().all()
+    assert table(*trials)["refused_attacked"].isna().all()
+    found = table(*trials, others={"ablation": (0.1, 0.4, 0.4, 0.7), "soft_prompt": (0.9, 0.3, 0.2, 0.8)})
+    assert found["refused_attacked"].tolist() == [0.1, 0.3, 0.2, 0.7]
+    assert found["worst_attack"].tolist() == ["ablation", "soft_prompt", "soft_prompt", "ablation"]
+    assert found["chosen"].tolist() == [False, True, False, False]
 
 
 def test_degenerate_answers_count_beyond_the_parents_own() -> None:

@@ -23,7 +23,7 @@ def trials() -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows).assign(model=MODEL, seed=0, plain_refused=0.05, plain_degenerate_added=0.0)
     table[["half_compliance_budget", "low", "high"]] = table.pop("half").tolist()
-    return table.assign(censored=table["half_compliance_budget"] == math.inf, refused_ablated=math.nan)
+    return table.assign(censored=table["half_compliance_budget"] == math.inf, refused_attacked=math.nan)
 
 
 def test_a_trial_that_breaks_a_bound_is_grey_and_a_choice_is_bold() -> None:
@@ -65,8 +65,8 @@ def test_degenerate_answers_have_a_panel_where_a_trial_breaks_their_bound() -> N
     assert next(line for line in axes[3].lines if line.get_linestyle() == ":").get_xdata()[0] == 0.02
 
 
-def test_a_search_for_a_direction_has_a_panel_of_its_own() -> None:
-    figure = trials_figure(trials().assign(refused_ablated=[0.0, 0.4, 0.2]), STUDY, BOUNDS)
+def test_searches_without_a_budget_have_a_panel_of_their_own() -> None:
+    figure = trials_figure(trials().assign(refused_attacked=[0.0, 0.4, 0.2]), STUDY, BOUNDS)
     assert len(figure.axes) == len(PANELS) + 1
     drawn = {line.get_label(): line.get_xdata()[0] for line in figure.axes[-1].lines if len(line.get_xdata()) == 1}
     assert {drawn[f"_{run}"] for run in ("hold", "es2", "es2_wild")} == {0.0, 0.4, 0.2}

@@ -17,13 +17,13 @@ PANELS = {
     "plain_refused": "plain\nrefused",
 }
 DEGENERATE = {"plain_degenerate_added": "plain\ndegenerate,\nadded"}
-ABLATED = {"refused_ablated": "harmful\nrefused,\nablation"}
+ATTACKED = {"refused_attacked": "harmful\nrefused,\nattacked"}
 BEYOND = 2.5  # times its bound, where the axis of a cost ends
 
 
 def trials_figure(trials: pd.DataFrame, study: Study, bounds: Mapping[str, float]) -> Figure:
     """A row a trial in the order of the table, at the first seed; three panels, one more where a trial breaks the bound
-    on degenerate answers, and one with a search for a direction.
+    on degenerate answers, and one where attackers searched without a budget: what the worst of them leaves.
 
     A filled point keeps to all bounds (dotted lines), the chosen one of each method is a star with its name in bold. A
     budget that was never reached is an arrow from its lower end, a cost beyond the axis an arrow at its end.
@@ -31,7 +31,7 @@ def trials_figure(trials: pd.DataFrame, study: Study, bounds: Mapping[str, float
     mine = trials[trials["model"] == study.model]
     mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")].reset_index(drop=True)
     broken = (mine["plain_degenerate_added"] > bounds.get("plain_degenerate_added", 1.0)).any()
-    panels = PANELS | (DEGENERATE if broken else {}) | (ABLATED if mine["refused_ablated"].notna().any() else {})
+    panels = PANELS | (DEGENERATE if broken else {}) | (ATTACKED if mine["refused_attacked"].notna().any() else {})
     with style():
         figure, axes = new_figure(3.8 + 0.62 * max(len(mine), 1), 1, len(panels), sharey=True)
         for panel, (name, title) in zip(axes[0], panels.items(), strict=True):

@@ -1,13 +1,15 @@
 """`trials.csv`: the settings tried for each method, and the one that validation chose, by one rule for all (§5).
 
 Of a method's trials that keep to the bounds on harmless validation prompts, the one whose half-compliance budget on
-validation is highest is chosen; ties go to the lower KL. Where none keeps to them, nothing is chosen. In a sweep that
-also searches for a direction to ablate, the share refused under that ablation comes before the budget: it is the attack
-that leaves least. The bound on degenerate answers is over the parent's own share: a judge that calls some of the
-parent's fluent answers degenerate would else leave no trial at all, and one that is lenient would bound nothing.
+validation is highest is chosen; ties go to the lower KL. Where none keeps to them, nothing is chosen. In a sweep whose
+attackers also search without a budget (for a direction to ablate, a soft prompt, a beginning of the answer), what is
+left under the one that leaves least comes before the budget. The bound on degenerate answers is over the parent's own
+share: a judge that calls some of the parent's fluent answers degenerate would else leave no trial at all, and one that
+is lenient would bound nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,8 @@ from es2.tables.verdicts import RUN, who
 
 COLUMNS = [
     *RUN, "kl_heldout", "harmful_refused", "plain_refused", "plain_degenerate", "plain_degenerate_added",
-    "half_compliance_budget", "low", "high", "censored", "refused_ablated", "admissible", "chosen",
+    "half_compliance_budget", "low", "high", "censored", "refused_attacked", "worst_attack",
+    "admissible", "chosen",
 ]  # fmt: skip
 
 
@@ -30,25 +33,24 @@ def trials_table(
     searches: Sequence[pd.DataFrame],
     labels: Mapping[str, str],
     bounds: Mapping[str, float],
-    ablations: Sequence[pd.DataFrame] = (),
+    others: Mapping[str, Sequence[pd.DataFrame]] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """A row a trial. All sequences are in the order of `rows` (run, model, method, parent, seed of each trial).
 
     trainings: training.csv; verdicts: those on validation prompts (columns benchmark, verdict); parents: the same
     of what each starts from; searches: the attacker's trials (n, budget, compliance, chosen); labels: prompt set ->
-    harmful or safe; bounds: `kl_heldout`, `plain_refused`, `plain_degenerate_added`; ablations: the searches for a
-    direction (stage, refusal, chosen), or none. A budget that was never reached is inf and `censored`.
+    harmful or safe; bounds: `kl_heldout`, `plain_refused`, `plain_degenerate_added`; others: of attacks without a
+    budget, by name, the searches (refusal, chosen). A budget that was never reached is inf and `censored`.
     """
-    left = [float(found.loc[found["chosen"], "refusal"].iloc[0]) for found in ablations] or [float("nan")] * len(rows)
     found = [
         who(row)
         | _training(training)
         | _shares(said, labels)
         | {"parent_degenerate": _shares(before, labels)["plain_degenerate"]}
         | validation_budget(search)
-        | {"refused_ablated": share}
-        for row, training, said, before, search, share in zip(
-            rows, trainings, verdicts, parents, searches, left, strict=True
+        | _worst({name: found[place] for name, found in others.items()})
+        for place, (row, training, said, before, search) in enumerate(
+            zip(rows, trainings, verdicts, parents, searches, strict=True)
         )
     ]
     shares = pd.DataFrame(found)
@@ -58,10 +60,17 @@ def trials_table(
     for name, bound in bounds.items():
         table["admissible"] &= table[name] <= bound
     ranked = table[table["admissible"]].sort_values(
-        ["refused_ablated", "half_compliance_budget", "kl_heldout"], ascending=[False, False, True], kind="stable"
+        ["refused_attacked", "half_compliance_budget", "kl_heldout"], ascending=[False, False, True], kind="stable"
     )
     best = ranked.groupby(["model", "method", "seed"], sort=False).head(1).index
     return table.assign(chosen=table.index.isin(best))
+
+
+def _worst(searches: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """The least share refused at an attacker's choice, and under which attack; of none, not a number."""
+    left = {name: float(search.loc[search["chosen"], "refusal"].iloc[0]) for name, search in searches.items()}
+    worst = min(left, key=left.__getitem__, default="")
+    return {"refused_attacked": left.get(worst, float("nan")), "worst_attack": worst}
 
 
 def _training(training: pd.DataFrame) -> dict[str, float]:

@@ -70,7 +70,7 @@ rule collect_trials:
             at(parent_row(row), f"verdicts/{bundle}.{JUDGE_NAME}.csv") for row, bundle in trial_answers(scope(w))
         ],
         searches=lambda w: search_tables(trial_searches(scope(w))),
-        ablations=lambda w: search_tables(trial_ablations(scope(w))),
+        others=lambda w: search_tables(other_searches(scope(w))),
     output:
         table=report(
             "<results>/tables/{sweep}trials.csv",
@@ -89,6 +89,7 @@ rule collect_trials:
         runtime=30,
     params:
         rows=lambda w: [row for row, _ in trial_searches(scope(w))],
+        others=lambda w: [row["attack"] for row in searchers(other_searches(scope(w)))],
         labels=SETS,
         bounds=BOUNDS,
         code=code("collect_trials"),

@@ -54,9 +54,9 @@ def trial_searches(scope: str) -> list[tuple[dict, str]]:
     return [(row, bundle) for row, bundle in searched(scope) if is_trial(row, scope) and study.has_budgets(bundle)]
 
 
-def trial_ablations(scope: str) -> list[tuple[dict, str]]:
-    """Of a sweep of trials, the attacker's searches for a direction to ablate, in the same order, if it has any."""
-    return [(row, bundle) for row, bundle in ablated(scope) if is_trial(row, scope)]
+def other_searches(scope: str) -> list[tuple[dict, str]]:
+    """Of a sweep of trials, the searches of attacks without a budget, attack by attack in the same order."""
+    return [(row, bundle) for row, bundle in searched(scope) if is_trial(row, scope) and not study.has_budgets(bundle)]
 
 
 def trial_answers(scope: str) -> list[tuple[dict, str]]:

@@ -1,8 +1,8 @@
 """The settings tried for each method and the chosen one: tables/<sweep>/trials.csv.
 
-input: training, verdicts, parents (verdicts of what each starts from), searches (lists of csvs, one a trial), ablations
-(such a list, or none); params: rows (dicts run ... seed, in that order), labels (prompt set -> harmful or safe),
-bounds; output: table (csv).
+input: training, verdicts, parents (verdicts of what each starts from), searches (lists of csvs, one a trial), others
+(such a list for each attack without a budget); params: rows (dicts run ... seed, in that order), others (the attack of
+each of that name), labels (prompt set -> harmful or safe), bounds; output: table (csv).
 """
 
 import pandas as pd
@@ -21,6 +21,8 @@ with job(snakemake):
             snakemake.input.searches,
         )
     ]
-    ablations = [pd.read_csv(path) for path in snakemake.input.get("ablations", [])]
-    table = trials_table(snakemake.params.rows, *read, snakemake.params.labels, snakemake.params.bounds, ablations)
+    others: dict[str, list[pd.DataFrame]] = {}
+    for attack, path in zip(snakemake.params.others, snakemake.input.get("others", []), strict=True):
+        others.setdefault(attack, []).append(pd.read_csv(path))
+    table = trials_table(snakemake.params.rows, *read, snakemake.params.labels, snakemake.params.bounds, others)
     write_csv(table, snakemake.output.table)

@@ -20,7 +20,9 @@ from es2.settings.evaluation import (
 from es2.settings.lookup import used_bundles
 from es2.settings.study import Config
 
-TRIED = (ValidationAnswers, BudgetAttack, AblationAttack)
+SEARCHED = (AblationAttack, SoftPromptAttack, PrefillAttack)
+"""Attacks without a budget whose setting is searched for on validation."""
+TRIED = (ValidationAnswers, BudgetAttack, *SEARCHED)
 """What may stand without test prompts: answers to validation prompts, and searches on them."""
 
 
@@ -92,13 +94,15 @@ def check_bundle(config: Config, name: str, bundle: Bundle) -> None:
 
 
 def check_trials(config: Config) -> None:
-    """Every sweep of trials has the two bundles that choose between them, and perhaps a search for a direction."""
+    """Every sweep of trials has the two bundles that choose between them, and perhaps searches of other attacks."""
     check_list("trials.sweeps", "sweep", config.trials.sweeps, config.sweeps)
     for sweep in config.trials.sweeps:
-        attacks = [config.attacks[config.bundles[name].attack] for name in config.sweeps[sweep].bundles]
-        n_of = [sum(isinstance(attack, kind) for attack in attacks) for kind in TRIED]
-        if n_of not in ([1, 1, 0], [1, 1, 1]) or sum(n_of) < len(attacks):
+        names = [config.bundles[name].attack for name in config.sweeps[sweep].bundles]
+        attacks = [config.attacks[name] for name in names]
+        first = [sum(isinstance(attack, kind) for attack in attacks) for kind in (ValidationAnswers, BudgetAttack)]
+        if first != [1, 1] or len(set(names)) < len(names) or not all(isinstance(one, TRIED) for one in attacks):
             raise UserError(
                 f"sweeps.{sweep}.bundles: trials are chosen by two bundles, one of the kind validation and one over "
-                "budgets; name these, and at most one of the kind ablation"
+                "budgets; name one of each, and beside them only attacks of the kinds ablation, soft_prompt and "
+                "prefill, each once"
             )
