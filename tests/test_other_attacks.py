@@ -153,6 +153,7 @@ def test_ablation_and_its_control_equal_edited_weights(load_model, family, contr
         assert (plain - expected).abs().max() > 0.1
 
 
+PREFILL = {"prefixes": ["Make a", "Wash the lock", "Bake"], "search": {"first_prompts": 2, "keep": 2}}
 ABLATION = {
     "kind": "ablation",
     "search": {"window": [0.3, 1.0], "harmless_kl": 100.0, "first_prompts": 2, "keep": 2},
@@ -208,10 +209,12 @@ def test_ablation_without_a_bound_may_take_any_layer_of_the_window(scene):
     assert first == [f"direction of layer {k}" for k in (1, 2, 3)]
 
 
-def test_without_benchmarks_an_attack_over_budgets_is_a_search_alone(scene):
-    whole = addition.evaluate(scene.evaluation(arbitrary_judge), ADDITION, {"controls": CONTROLS})
-    alone = addition.evaluate(scene.evaluation(arbitrary_judge, benchmarks={}), ADDITION, {"controls": CONTROLS})
+@pytest.mark.parametrize(("attack", "settings"), [(addition, ADDITION), (ablation, ABLATION), (prefill, PREFILL)])
+def test_without_benchmarks_an_attack_is_a_search_alone(scene, attack, settings):
+    whole = attack.evaluate(scene.evaluation(arbitrary_judge), settings, {"controls": CONTROLS})
+    alone = attack.evaluate(scene.evaluation(arbitrary_judge, benchmarks={}), settings, {"controls": CONTROLS})
     assert (alone.rows, alone.search) == ([], whole.search)
+    assert whole.rows
 
 
 def test_validation_answers_the_validation_prompts_as_they_are(scene):
@@ -257,9 +260,8 @@ def test_an_architecture_whose_middle_is_unknown_is_a_user_error(load_model):
 
 
 def test_prefill_judges_what_the_model_adds_to_the_best_prefix(scene):
-    settings = {"prefixes": ["Make a", "Wash the lock", "Bake"], "search": {"first_prompts": 2, "keep": 2}}
     evaluation = scene.evaluation(arbitrary_judge)
-    attacked = prefill.evaluate(evaluation, settings, {})
+    attacked = prefill.evaluate(evaluation, PREFILL, {})
     trials = pd.DataFrame(attacked.search)
     assert trials["stage"].tolist() == [1, 1, 1, 2, 2]
     second = trials[trials["stage"] == 2]

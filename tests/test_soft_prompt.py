@@ -115,6 +115,8 @@ def test_evaluation_takes_the_snapshot_with_most_compliance(scene):
     assert [row["setting"] for row in second if row["chosen"]] == [best["setting"]]
     assert {row["setting"] for row in attacked.rows} == {best["setting"]}
     assert len(attacked.rows) == 7
+    alone = soft_prompt.evaluate(scene.evaluation(judge, targets=TARGETS, benchmarks={}), SETTINGS, {})
+    assert (alone.rows, alone.search) == ([], attacked.search)
     again = soft_prompt.evaluate(scene.evaluation(judge, targets=TARGETS), SETTINGS, {})
     assert [row["answer"] for row in again.rows] == [row["answer"] for row in attacked.rows]
 

@@ -47,7 +47,9 @@ class Evaluation:
     write: Callable[[Sequence[Sequence[int]]], list[Answer]] | None = None
 
     def prompts(self) -> pd.DataFrame:
-        """All benchmark prompts in one frame, with a column `benchmark`."""
+        """All benchmark prompts in one frame, with a column `benchmark`; none where a bundle searches alone."""
+        if not self.benchmarks:
+            return self.validation.iloc[:0].assign(benchmark="")
         return pd.concat([frame.assign(benchmark=name) for name, frame in self.benchmarks.items()], ignore_index=True)
 
     def answer(self, prompts: Sequence[str], prefix: Sequence[int] = ()) -> list[Answer]:

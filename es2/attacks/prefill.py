@@ -22,7 +22,8 @@ class Prefix:
 
 
 def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mapping[str, Any]) -> Attacked:
-    """Search the prefix on validation, then what the model adds to it on the benchmarks."""
+    """Search the prefix on validation, then what the model adds to it on the benchmarks. A bundle without benchmarks
+    is a search alone."""
 
     def under(prefix: Prefix, texts: Sequence[str]) -> list[Answer]:
         tokens = evaluation.lm.tokenizer(prefix.name, add_special_tokens=False)["input_ids"]
@@ -33,6 +34,8 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
 
     candidates = [Prefix(text) for text in settings["prefixes"]]
     chosen, found = choose(evaluation, candidates, answer, settings["search"])
+    if not evaluation.benchmarks:
+        return Attacked([], found)
     prompts = evaluation.prompts()
     answers = under(chosen, prompts["prompt"].tolist())
     return Attacked(evaluation.rows(prompts, answers, fitted_on=FITTED_ON, setting=chosen.name), found)

@@ -102,7 +102,8 @@ def blank(lm: LanguageModel, ids: list[int]) -> SoftPrompt:
 
 
 def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mapping[str, Any]) -> Attacked:
-    """Train on the attack split, choose the snapshot on validation, then answers to the benchmarks with it."""
+    """Train on the attack split, choose the snapshot on validation, then answers to the benchmarks with it. A bundle
+    without benchmarks is a search alone."""
 
     def under(attack: SoftPrompt, texts: Sequence[str]) -> list[Answer]:
         with attack.applied(evaluation.lm):
@@ -113,6 +114,8 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
 
     snapshots = train_soft_prompt(evaluation, settings)
     chosen, found = choose(evaluation, snapshots, answer, settings["search"])
+    if not evaluation.benchmarks:
+        return Attacked([], found)
     prompts = evaluation.prompts()
     answers = under(chosen, prompts["prompt"].tolist())
     return Attacked(evaluation.rows(prompts, answers, fitted_on=FITTED_ON, setting=chosen.name), found)
