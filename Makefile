@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts cost
 RELEASED := dose_response refusal_balance contest contest_pairs attacks
 SWEPT := dsr.csv robustness.csv contest.csv contest.md separability.csv settings.csv
-CONTESTED := directions.csv turning.csv ability.csv attack_cost.csv rivals.csv rivals.md finals.csv
+CONTESTED := searches.csv directions.csv turning.csv ability.csv attack_cost.csv rivals.csv rivals.md finals.csv
 SECOND := main findings dsr robustness paired separability ability training settings cost
 SECOND_ATTACKED := contest.csv contest.md dsr.csv robustness.csv directions.csv attack_cost.csv settings.csv
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
@@ -89,14 +89,14 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	for sweep in contest contest_pairs; do \
 	  cp $(foreach table,$(CONTESTED),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	done
-	cp $(addprefix results/default/tables/attacks/,directions.csv turning.csv attack_cost.csv) docs/reference/attacks/
+	cp $(addprefix results/default/tables/attacks/,searches.csv directions.csv turning.csv attack_cost.csv) docs/reference/attacks/
 	mkdir -p docs/reference/layers_attacked
 	cp $(addprefix results/default/tables/layers_attacked/,dsr.csv directions.csv turning.csv settings.csv attack_cost.csv) \
 	  results/default/figures/layers_attacked/directions.*.svg docs/reference/layers_attacked/
 	mkdir -p docs/reference/trainings
 	cp $(addprefix results/default/tables/trainings/,seeds.csv robustness.csv training.csv settings.csv) \
 	  results/default/figures/trainings/seeds.*.svg docs/reference/trainings/
-	for sweep in trials layers early longer ablated hardened ablations distances ranks no_system_prompt; do \
+	for sweep in trials layers early longer ablated hardened pool ablations distances ranks no_system_prompt; do \
 	  mkdir -p docs/reference/$$sweep; \
 	  cp results/default/tables/$$sweep/*.csv results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done

@@ -29,6 +29,7 @@ from es2.tables.listing import (
 )
 from es2.tables.paired import paired_table
 from es2.tables.robustness import robustness_table
+from es2.tables.searches import searches_table
 from es2.tables.verdicts import RUN, Settings, listed, rate_interval, read_verdicts, who
 
 
@@ -217,6 +218,23 @@ def test_the_cost_of_an_attack_counts_its_search_and_its_answers(tmp_path: Path)
     told = ["searched", "answers", "generated", "seconds", "cpu_seconds", "peak_mb"]
     assert [attacked[name] for name in told] == [84, 2, 7, 12.5, 20, 900.5]
     assert (direct["searched"], direct["answers"], math.isnan(direct["seconds"])) == (0, 2, True)
+
+
+def test_what_attackers_tried_is_listed_with_whose_it_is() -> None:
+    tried = {"stage": [1, 2], "budget": [0.1, math.nan], "n": [12, 60], "chosen": [False, True]}
+    tried |= {"refusal": [0.5, 0.25], "compliance": [0.5, 0.5], "degenerate": [0.0, 0.25]}
+    searches = [pd.DataFrame(tried | {"setting": names, "more": 1}) for names in (["a", "b"], ["c", "d"])]
+    rows = [row("es2") | {"attack": "addition"}, row("sft") | {"attack": "prefill"}]
+    table = searches_table(rows, searches)
+    assert table["setting"].tolist() == ["a", "b", "c", "d"]
+    assert table["run"].tolist() == ["es2", "es2", "sft", "sft"]
+    assert table["attack"].tolist() == ["addition"] * 2 + ["prefill"] * 2
+    taken = table[table["chosen"]]
+    assert (
+        taken[["stage", "n", "refusal", "compliance", "degenerate"]].to_numpy().tolist()
+        == [[2, 60, 0.25, 0.5, 0.25]] * 2
+    )
+    assert list(searches_table([], [])) == list(table)
 
 
 def test_settings_of_params_take_plain_dicts() -> None:

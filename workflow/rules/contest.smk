@@ -153,6 +153,33 @@ rule collect_attack_cost:
         "../scripts/collect_attack_cost.py"
 
 
+rule collect_searches:
+    """List all that the attackers of a sweep tried on validation, and what each took."""
+    input:
+        searches=lambda w: search_tables(searched(scope(w))),
+    output:
+        table=report(
+            "<results>/tables/{sweep}searches.csv",
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"table": "searches"},
+        ),
+    log:
+        "<logs>/collect_searches/{sweep}all.log",
+    benchmark:
+        "<timings>/collect_searches/{sweep}all.tsv"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        rows=lambda w: searchers(searched(scope(w))),
+        code=code("collect_searches"),
+    script:
+        "../scripts/collect_searches.py"
+
+
 rule plot_contest:
     """What each run holds against every adaptive attack, and what that costs."""
     input:

@@ -88,6 +88,8 @@ def sweep_outputs(sweep: str) -> list[str]:
     tables, figures = (TRIAL_TABLES, TRIAL_FIGURES) if held else (SWEEP_TABLES, SWEEP_FIGURES)
     if study.config.sweeps[sweep].ability:
         tables, figures = [*tables, "ability"], [*figures, "pareto"]
+    if searched(sweep):
+        tables = [*tables, "searches"]
     if study.pairs(sweep):
         tables, figures = [*tables, "rivals", "finals"], [*figures, "rivals"]
     if ablated(sweep):
