@@ -71,6 +71,8 @@ def test_searches_without_a_budget_have_a_panel_of_their_own() -> None:
     drawn = {line.get_label(): line.get_xdata()[0] for line in figure.axes[-1].lines if len(line.get_xdata()) == 1}
     assert {drawn[f"_{run}"] for run in ("hold", "es2", "es2_wild")} == {0.0, 0.4, 0.2}
     assert len(trials_figure(trials(), STUDY, BOUNDS).axes) == len(PANELS)
+    nothing = trials_figure(trials().assign(refused_attacked=0.0), STUDY, BOUNDS).axes[-1]
+    assert nothing.get_xlim() == pytest.approx((-0.03, 1.0)), "shares of zero, not an axis around zero"
 
 
 def test_no_trials_is_an_empty_figure() -> None:

@@ -56,7 +56,7 @@ def _draw(panel: Axes, mine: pd.DataFrame, name: str, bound: float | None) -> No
         say_empty(panel, "no trials", keep_y=True)
         return
     ends = [end for column in ("low", "high") for end in mine[column]] if name == "half_compliance_budget" else []
-    limit = 1.05 * max([end for end in (*finite, *ends, bound or 0.0) if end < float("inf")])
+    limit = 1.05 * max([end for end in (*finite, *ends, bound or 0.0) if end < float("inf")]) or 1.0
     if bound is not None:
         limit = min(limit, BEYOND * bound)
         panel.axvline(bound, color=GREY, lw=0.8, ls=":", zorder=0)
