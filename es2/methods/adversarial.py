@@ -58,10 +58,11 @@ class EsAdversarial(Separation):
         self.difference = torch.empty(0)
         self.norm = torch.empty(0)
         self.hard: list[int] | None = None
-        seeks = "hardest" if self.attack["hardest"] is not None else "edits"
-        if not data.compliant and (seeks == "hardest" or SOFT_PROMPT in self.attack["edits"]):
+        asks = {"hardest": self.attack["hardest"] is not None, "edits": SOFT_PROMPT in self.attack["edits"]}
+        asking = [key for key, wanted in asks.items() if wanted]
+        if asking and not data.compliant:
             raise UserError(
-                f"training.adversarial.{seeks}: hardest directions and soft prompts are found by answers of the "
+                f"training.adversarial.{asking[0]}: hardest directions and soft prompts are found by answers of the "
                 "untrained model with which it complied to harmful prompts of a defence split; there are none, so "
                 "leave `hardest` null and soft_prompt out of `edits`"
             )
@@ -152,9 +153,9 @@ class EsAdversarial(Separation):
             with ProjectionAttack(self.draw_direction(lm)).applied(lm):
                 return run_examples(lm, examples)
         if kind == SOFT_PROMPT:
-            soft = self.fit_soft_prompt(lm)
+            soft, after = self.fit_soft_prompt(lm), after_prompt(lm)
             with soft.applied(lm):
-                return run_examples(lm, [_with(soft, example, self.after(lm)) for example in examples])
+                return run_examples(lm, [_with(soft, example, after) for example in examples])
         edit, layers = self.draw(lm, kind)
         return run_examples(lm, examples, edit=edit, edited=layers)
 
@@ -163,17 +164,12 @@ class EsAdversarial(Separation):
         settings, pool = self.attack["soft_prompt"], sorted(self.data.compliant)
         known = [tokens for one in self.data.references.values() for tokens in (one.prompt_tokens, one.answer_tokens)]
         soft = blank(lm, unused_tokens(lm, [*known, *self.data.compliant.values()], settings["vectors"]))
-        descent, after = Descent.of(lm, settings), self.after(lm)
+        descent, after = Descent.of(lm, settings), after_prompt(lm)
         with _as_it_is(lm):
             for _ in range(settings["steps"]):
                 places = self.random.choice(len(pool), size=min(settings["batch"], len(pool)), replace=False)
                 soft = descent.step(lm, soft, [_with(soft, self.compliant(pool[place]), after) for place in places])
         return soft
-
-    @staticmethod
-    def after(lm: LanguageModel) -> int:
-        """How many of the chat template's tokens stand after a prompt."""
-        return len(around_prompt(lm, "prompt")[1])
 
     def draw_direction(self, lm: LanguageModel) -> Tensor:
         """The mean difference [d] of a random layer within `depths`, one of the hardest if so set, of unit length."""
@@ -220,6 +216,11 @@ def _as_it_is(lm: LanguageModel) -> Iterator[None]:
         for parameter in parameters:
             parameter.requires_grad_(True)
         lm.model.train(training)
+
+
+def after_prompt(lm: LanguageModel) -> int:
+    """How many of the chat template's tokens stand after a prompt."""
+    return len(around_prompt(lm, "prompt")[1])
 
 
 def _with(soft: SoftPrompt, example: Example, after: int) -> Example:
