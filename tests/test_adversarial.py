@@ -257,6 +257,22 @@ def test_training_a_soft_prompt_leaves_the_models_own_gradient_alone(bench):
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
 
 
+def test_a_carried_soft_prompt_goes_on_until_the_attacker_is_fitted_again(bench):
+    """The oracle: one training from nothing of as many steps as two draws take together."""
+    terms = {**SETTINGS["adversarial"]["soft_prompt"], "carried": True}
+    learner, lm, _ = soft(bench, soft_prompt=terms)
+    first, second = (learner.fit_soft_prompt(lm) for _ in range(2))
+    learner.begin(lm, 2, 6)
+    afresh = learner.fit_soft_prompt(lm)
+    learner, lm, _ = soft(bench, soft_prompt={**terms, "steps": 2 * terms["steps"]})
+    assert torch.equal(learner.fit_soft_prompt(lm).vectors, second.vectors)
+    learner, lm, _ = soft(bench)
+    assert torch.equal(learner.fit_soft_prompt(lm).vectors, first.vectors)
+    learner.begin(lm, 2, 6)
+    assert torch.equal(learner.fit_soft_prompt(lm).vectors, afresh.vectors)
+    assert not torch.equal(first.vectors, second.vectors)
+
+
 def test_a_soft_prompt_in_training_needs_compliant_answers(bench):
     training = {**SETTINGS["adversarial"], "edits": ["push", "soft_prompt"]}
     with pytest.raises(UserError, match=r"adversarial.edits: .* soft_prompt out"):

@@ -42,7 +42,7 @@ SETTINGS = {
         "depths": [0.0, 1.0],
         "hardest": None,
         "answer_tokens": None,
-        "soft_prompt": {"vectors": 2, "steps": 3, "batch": 2, "rate": 0.3, "bound": 4.0},
+        "soft_prompt": {"vectors": 2, "steps": 3, "batch": 2, "rate": 0.3, "bound": 4.0, "carried": False},
         "safe_unedited": 0.0,
         "c": [0.01, 1.0],
         "fit_prompts": 4,

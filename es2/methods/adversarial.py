@@ -8,9 +8,10 @@ for every batch: a landing on a plane of a probe, a fixed push along the mean di
 difference projected out, at a strength, in a layer window and with a C. These act where an answer is written. The edit
 `ablation` takes a layer's mean difference out of all that is read and written, at the prompt's tokens as well; where
 the config names a number of `hardest` layers, one of those whose ablation brings out compliance most, as an attacker
-who searches would. `soft_prompt` puts free vectors after the prompt, trained anew each time that it is drawn, from
-nothing, on answers of the untrained model with which it complied. The terms with a, b and c may look at an answer's
-first tokens alone: there it is decided whether to refuse, harmless requests included.
+who searches would. `soft_prompt` puts free vectors after the prompt, trained each time that it is drawn on answers of
+the untrained model with which it complied: from nothing, or where it is `carried` on from where the last draw left it,
+until the attacker is fitted again. The terms with a, b and c may look at an answer's first tokens alone: there it is
+decided whether to refuse, harmless requests included.
 
 After latent adversarial training (Casper et al. 2024, arXiv:2403.05030; Sheshadri et al. 2024, arXiv:2407.15549) and
 ReFAT (Yu et al. 2024, arXiv:2409.20089), which is `ablation` alone; `soft_prompt` after training under continuous
@@ -58,6 +59,7 @@ class EsAdversarial(Separation):
         self.difference = torch.empty(0)
         self.norm = torch.empty(0)
         self.hard: list[int] | None = None
+        self.soft: SoftPrompt | None = None
         asks = {"hardest": self.attack["hardest"] is not None, "edits": SOFT_PROMPT in self.attack["edits"]}
         asking = [key for key, wanted in asks.items() if wanted]
         if asking and not data.compliant:
@@ -82,7 +84,8 @@ class EsAdversarial(Separation):
     @torch.no_grad()
     def fit(self, lm: LanguageModel) -> None:
         """Probes and mean difference of the model as it is now, on `fit_prompts` harmful and as many safe prompts of
-        the defence split; probes of both halves judge each other."""
+        the defence split; probes of both halves judge each other. A soft prompt begins anew."""
+        self.soft = None
         chosen: list[str] = []
         for harmful in (True, False):
             ids = [key for key in self.data.references if (key in self.data.harmful) == harmful]
@@ -160,15 +163,16 @@ class EsAdversarial(Separation):
         return run_examples(lm, examples, edit=edit, edited=layers)
 
     def fit_soft_prompt(self, lm: LanguageModel) -> SoftPrompt:
-        """A soft prompt trained against the model as it is now, from nothing, each step on compliance of its own."""
+        """A soft prompt trained against the model as it is now, each step on compliance of its own."""
         settings, pool = self.attack["soft_prompt"], sorted(self.data.compliant)
         known = [tokens for one in self.data.references.values() for tokens in (one.prompt_tokens, one.answer_tokens)]
-        soft = blank(lm, unused_tokens(lm, [*known, *self.data.compliant.values()], settings["vectors"]))
+        soft = self.soft or blank(lm, unused_tokens(lm, [*known, *self.data.compliant.values()], settings["vectors"]))
         descent, after = Descent.of(lm, settings), after_prompt(lm)
         with _as_it_is(lm):
             for _ in range(settings["steps"]):
                 places = self.random.choice(len(pool), size=min(settings["batch"], len(pool)), replace=False)
                 soft = descent.step(lm, soft, [_with(soft, self.compliant(pool[place]), after) for place in places])
+        self.soft = soft if settings["carried"] else None
         return soft
 
     def draw_direction(self, lm: LanguageModel) -> Tensor:

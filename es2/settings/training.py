@@ -109,13 +109,15 @@ Range = Annotated[list[Weight], Field(min_length=2, max_length=2)]
 
 class SoftPromptTerms(Row):
     """The soft prompt of training: its number of vectors, steps of its own training and prompts of each, length of a
-    step in mean sizes of an embedding's entry, and bound on a vector in mean norms of the token embeddings."""
+    step in mean sizes of an embedding's entry, and bound on a vector in mean norms of the token embeddings; where it is
+    `carried` a draw goes on with the vectors of the last, until the attacker is fitted again."""
 
     vectors: Count
     steps: Count
     batch: Count
     rate: Positive
     bound: Positive
+    carried: bool
 
 
 class AdversarialTerms(Row):
@@ -125,7 +127,7 @@ class AdversarialTerms(Row):
     `strengths`: t of the landing; `budgets`: length of the push over the mean norm; `start` and `end`: relative depth
     of the first and last edited layer; `depths`: relative depth of the layer whose mean difference is taken out (one of
     those within; of the `hardest` alone if that is a number); `answer_tokens`: of an answer so many are held by
-    these terms (all if null); `soft_prompt`, trained anew each time that it is drawn; `fit_prompts` of each class,
+    these terms (all if null); `soft_prompt`, trained each time that it is drawn; `fit_prompts` of each class,
     fitted again every `refit_every` steps.
     """
 
