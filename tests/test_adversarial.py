@@ -14,7 +14,7 @@ from es2.attacks.ablation import ProjectionAttack
 from es2.checkpoints import trainable
 from es2.errors import UserError
 from es2.examples import run_examples
-from es2.methods.adversarial import landing, project, push
+from es2.methods.adversary import landing, project, push
 from es2.methods.base import kl_to_parent
 from es2.models import Cursor
 from es2.probes import fit_probe_set
@@ -44,13 +44,13 @@ def test_every_edit_is_drawn(bench, monkeypatch):
     drawn_examples(bench, learner, lm)
     for kind in ("landing", "push", "project"):
         learner.begin(lm, 0, 40)
-        assert learner.draw(lm, kind)[0].__qualname__.partition(".")[0] == kind
+        assert learner.adversary.draw(lm, kind)[0].__qualname__.partition(".")[0] == kind
     kinds = dict.fromkeys(SETTINGS["adversarial"]["edits"], 0)
-    monkeypatch.setattr(learner, "draw", lambda lm, kind: (kinds.update({kind: kinds[kind] + 1}), []))
-    monkeypatch.setattr("es2.methods.adversarial.run_examples", lambda *_, **__: None)
+    monkeypatch.setattr(learner.adversary, "draw", lambda lm, kind: (kinds.update({kind: kinds[kind] + 1}), []))
+    monkeypatch.setattr("es2.methods.adversary.run_examples", lambda *_, **__: None)
     for step in range(40):
         learner.begin(lm, step, 40)
-        learner.attacked(lm, [])
+        learner.adversary.attacked(lm, [])
     assert all(kinds.values()), kinds
 
 
@@ -60,7 +60,7 @@ def test_what_is_drawn_follows_the_seed(bench, name):
         learner = learner_of(bench, name)
         learner.prepare(bench.load(), draw_batch(bench.pools, {"harm": 2, "plain": 2}, seed, 0))
         learner.begin(bench.load(), 0, 6)
-        return learner.random.random()
+        return learner.adversary.random.random()
 
     assert first(0) == first(0)
     assert first(0) != first(1)
@@ -76,7 +76,7 @@ def test_adversarial_is_hold_and_the_same_terms_under_the_edit(bench):
         found = learner.loss(lm, examples, outputs)
         clean = hold.loss(lm, examples, outputs)
         learner.begin(lm, 0, 6)
-        attacked = learner.attacked(lm, examples)
+        attacked = learner.adversary.attacked(lm, examples)
         harmful = torch.tensor([example.prompt_id in bench.data.harmful for example in examples])
         safe, refusals = hold.divergences(lm, examples, attacked, harmful)
     assert found.total.item() == pytest.approx((clean.total + refusals + safe).item(), rel=1e-5)
@@ -94,7 +94,7 @@ def test_the_first_tokens_alone_are_held_under_the_edit(bench):
         learner.begin(lm, 0, 6)
         found = learner.loss(lm, examples, learner.run(lm, examples)).parts
         whole.begin(lm, 0, 6)
-        outputs = whole.attacked(lm, examples)
+        outputs = whole.adversary.attacked(lm, examples)
         kl = kl_to_parent(lm, outputs.final, examples)
     early = torch.cat([torch.arange(len(example.answer_tokens)) for example in examples]) < 2
     harmful = torch.tensor([example.prompt_id in bench.data.harmful for example in examples])[outputs.rows]
@@ -134,10 +134,10 @@ def test_ablation_in_training_is_the_attackers_at_every_token(bench):
     lm = add_random_lora(bench.load(), scale=0.05)
     examples = drawn_examples(bench, learner, lm)[0]
     learner.begin(lm, 1, 6)
-    found = learner.attacked(lm, examples)
+    found = learner.adversary.attacked(lm, examples)
     learner.begin(lm, 1, 6)
-    learner.random.choice(["ablation"])
-    unit = learner.draw_direction(lm)
+    learner.adversary.random.choice(["ablation"])
+    unit = learner.adversary.draw_direction(lm)
     assert unit.norm().item() == pytest.approx(1.0, rel=1e-5)
 
     def without(_module, _inputs, output):
@@ -169,7 +169,7 @@ def test_the_hardest_directions_are_those_that_make_compliance_likeliest(bench):
     learner.begin(lm, 0, 6)
     expected = {}
     for layer in range(lm.n_layers):
-        with ProjectionAttack(learner.difference[layer]).applied(lm), torch.no_grad():
+        with ProjectionAttack(learner.adversary.difference[layer]).applied(lm), torch.no_grad():
             per_token = []
             for key in sorted(bench.data.compliant)[:16]:
                 prompt, answer = bench.references[key].prompt_tokens, bench.data.compliant[key][:8]
@@ -177,15 +177,15 @@ def test_the_hardest_directions_are_those_that_make_compliance_likeliest(bench):
                 likely = lm.logits(hidden[len(prompt) - 1 : -1]).log_softmax(dim=-1)
                 per_token += [line[token].item() for line, token in zip(likely, answer, strict=True)]
         expected[layer] = sum(per_token) / len(per_token)
-    assert learner.likelihoods(lm) == pytest.approx(expected, abs=1e-4)
+    assert learner.adversary.likelihoods(lm) == pytest.approx(expected, abs=1e-4)
     assert len(set(expected.values())) == lm.n_layers
-    assert learner.hard == sorted(expected, key=expected.get)[-2:]
+    assert learner.adversary.hard == sorted(expected, key=expected.get)[-2:]
     drawn = set()
     for step in range(1, 20, 2):
-        learner.random = np.random.default_rng(step)
-        direction = learner.draw_direction(lm)
-        drawn |= {layer for layer in range(lm.n_layers) if torch.equal(direction, learner.difference[layer])}
-    assert drawn == set(learner.hard)
+        learner.adversary.random = np.random.default_rng(step)
+        direction = learner.adversary.draw_direction(lm)
+        drawn |= {layer for layer in range(lm.n_layers) if torch.equal(direction, learner.adversary.difference[layer])}
+    assert drawn == set(learner.adversary.hard)
 
 
 def soft(bench, **changes):
@@ -212,17 +212,17 @@ def test_a_soft_prompt_of_training_is_trained_on_compliance_and_read_after_the_p
     learner, lm, examples = soft(bench)
     n_after = len(lm.tokenizer(lm.chat_text("prompt").partition("prompt")[2], add_special_tokens=False).input_ids)
     with torch.no_grad():
-        found = learner.attacked(lm, examples)
+        found = learner.adversary.attacked(lm, examples)
     table = lm.base.get_input_embeddings().weight
     rate, bound = 0.3 * table.abs().mean(), 4.0 * table.norm(dim=-1).mean()
     vectors = table[lm.tokenizer("!", add_special_tokens=False).input_ids * 2].detach()
     learner.begin(lm, 1, 6)
-    learner.random.choice(["soft_prompt"])
+    learner.adversary.random.choice(["soft_prompt"])
     keys, losses = sorted(bench.data.compliant), []
     for _ in range(3):
         vectors.requires_grad_(True)
         likely = []
-        for place in learner.random.choice(len(keys), size=2, replace=False):
+        for place in learner.adversary.random.choice(len(keys), size=2, replace=False):
             answer = bench.data.compliant[keys[place]]
             states = read_with(lm, vectors, n_after, bench.references[keys[place]].prompt_tokens, answer)
             likely.append(lm.logits(states).log_softmax(dim=-1)[torch.arange(len(answer)), answer])
@@ -242,12 +242,12 @@ def test_training_a_soft_prompt_leaves_the_models_own_gradient_alone(bench):
     """The oracle: the same loss under the same soft prompt, which was trained before the forward pass."""
     learner, lm, examples = soft(bench)
     parameters = list(trainable(lm.model).values())
-    learner.random.choice(["soft_prompt"])
-    known = learner.fit_soft_prompt(lm)
+    learner.adversary.random.choice(["soft_prompt"])
+    known = learner.adversary.fit_soft_prompt(lm)
     gradients = []
-    for attacker in (learner.fit_soft_prompt, lambda _: known):
+    for attacker in (learner.adversary.fit_soft_prompt, lambda _: known):
         learner.begin(lm, 1, 6)
-        learner.fit_soft_prompt = attacker
+        learner.adversary.fit_soft_prompt = attacker
         lm.model.train()
         loss = learner.loss(lm, examples, learner.run(lm, examples))
         assert lm.model.training
@@ -261,15 +261,15 @@ def test_a_carried_soft_prompt_goes_on_until_the_attacker_is_fitted_again(bench)
     """The oracle: one training from nothing of as many steps as two draws take together."""
     terms = {**SETTINGS["adversarial"]["soft_prompt"], "carried": True}
     learner, lm, _ = soft(bench, soft_prompt=terms)
-    first, second = (learner.fit_soft_prompt(lm) for _ in range(2))
+    first, second = (learner.adversary.fit_soft_prompt(lm) for _ in range(2))
     learner.begin(lm, 2, 6)
-    afresh = learner.fit_soft_prompt(lm)
+    afresh = learner.adversary.fit_soft_prompt(lm)
     learner, lm, _ = soft(bench, soft_prompt={**terms, "steps": 2 * terms["steps"]})
-    assert torch.equal(learner.fit_soft_prompt(lm).vectors, second.vectors)
+    assert torch.equal(learner.adversary.fit_soft_prompt(lm).vectors, second.vectors)
     learner, lm, _ = soft(bench)
-    assert torch.equal(learner.fit_soft_prompt(lm).vectors, first.vectors)
+    assert torch.equal(learner.adversary.fit_soft_prompt(lm).vectors, first.vectors)
     learner.begin(lm, 2, 6)
-    assert torch.equal(learner.fit_soft_prompt(lm).vectors, afresh.vectors)
+    assert torch.equal(learner.adversary.fit_soft_prompt(lm).vectors, afresh.vectors)
     assert not torch.equal(first.vectors, second.vectors)
 
 
@@ -301,13 +301,13 @@ def test_the_attacker_of_training_is_fitted_on_the_model_as_it_is(bench):
     labels = torch.tensor([key in bench.data.harmful for key in ids])
     values = torch.stack(values)
     expected = fit_probe_set(values, labels, values, labels, [0.01, 1.0], seed=0)
-    torch.testing.assert_close(learner.probes.weight, expected.weight, atol=1e-3, rtol=1e-2)
+    torch.testing.assert_close(learner.adversary.probes.weight, expected.weight, atol=1e-3, rtol=1e-2)
     difference = values[~labels].mean(0) - values[labels].mean(0)
     torch.testing.assert_close(
-        learner.difference, torch.nn.functional.normalize(difference, dim=-1), atol=1e-4, rtol=1e-3
+        learner.adversary.difference, torch.nn.functional.normalize(difference, dim=-1), atol=1e-4, rtol=1e-3
     )
-    before = learner.probes
+    before = learner.adversary.probes
     learner.begin(lm, 1, 6)
-    assert learner.probes is before
+    assert learner.adversary.probes is before
     learner.begin(lm, 2, 6)
-    assert learner.probes is not before
+    assert learner.adversary.probes is not before
