@@ -74,7 +74,7 @@ def _point(panel: Axes, place: int, row: pd.Series, name: str, limit: float) -> 
     marker, size = ("*", 9) if row["chosen"] else ("o", 5)
     if name != "half_compliance_budget":
         marker = ">" if row[name] > limit else marker
-        panel.plot(min(row[name], limit), place, ls="", marker=marker, ms=size, clip_on=marker != ">", **look)
+        panel.plot(min(row[name], limit), place, ls="", marker=marker, ms=size, clip_on=False, **look)
         return
     value = row["low"] if row["censored"] else row[name]
     lengths = error_lengths(value, row["low"], row["high"], limit)
