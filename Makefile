@@ -96,7 +96,7 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	mkdir -p docs/reference/trainings
 	cp $(addprefix results/default/tables/trainings/,seeds.csv robustness.csv training.csv settings.csv) \
 	  results/default/figures/trainings/seeds.*.svg docs/reference/trainings/
-	for sweep in trials layers early longer ablated hardened pool pool_long ablations distances ranks no_system_prompt; do \
+	for sweep in trials layers early longer ablated hardened each_edit pool pool_long ablations distances ranks no_system_prompt; do \
 	  mkdir -p docs/reference/$$sweep; \
 	  cp results/default/tables/$$sweep/*.csv results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done

@@ -89,6 +89,15 @@ def run_examples(
     return Outputs(dict(recorded), states[answers], rows, targets, step == 0, own)
 
 
+def put_together(parts: Sequence[Outputs], places: Sequence[Sequence[int]]) -> Outputs:
+    """What passes over parts of a batch give, as one pass over all would: `places` are each part's examples in the
+    batch. The residual stream is left out."""
+    rows = torch.cat([torch.tensor(list(where))[part.rows] for part, where in zip(parts, places, strict=True)])
+    order = torch.argsort(rows, stable=True)
+    joined = {name: torch.cat([getattr(part, name) for part in parts])[order] for name in ("final", "targets", "first")}
+    return Outputs({}, rows=rows[order], **joined)
+
+
 def save_states(path: str | Path, prompt_ids: Iterable[str], states: Sequence[Tensor]) -> None:
     """Write cached states end to end as one tensor [sum t, d], with ids and lengths in the header."""
     about = {

@@ -45,13 +45,49 @@ def test_every_edit_is_drawn(bench, monkeypatch):
     for kind in ("landing", "push", "project"):
         learner.begin(lm, 0, 40)
         assert learner.adversary.draw(lm, kind)[0].__qualname__.partition(".")[0] == kind
-    kinds = dict.fromkeys(SETTINGS["adversarial"]["edits"], 0)
-    monkeypatch.setattr(learner.adversary, "draw", lambda lm, kind: (kinds.update({kind: kinds[kind] + 1}), []))
-    monkeypatch.setattr("es2.methods.adversary.run_examples", lambda *_, **__: None)
-    for step in range(40):
+    examples = drawn_examples(bench, learner, lm)[0]
+    kinds = []
+
+    def recorded(kind, lm, part):
+        kinds.append(kind)
+        return run_examples(lm, part)
+
+    monkeypatch.setattr(learner.adversary, "attacked_by", recorded)
+    for step in range(12):
         learner.begin(lm, step, 40)
-        learner.adversary.attacked(lm, [])
-    assert all(kinds.values()), kinds
+        learner.adversary.attacked(lm, examples)
+    assert len(kinds) == 12
+    assert set(kinds) == set(SETTINGS["adversarial"]["edits"])
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_each_part_of_a_batch_has_an_edit_of_its_own(bench, monkeypatch, parts):
+    """The oracle: each example alone, under the edit that its part was given."""
+    learner = learner_of(bench, "adversarial", adversarial={**SETTINGS["adversarial"], "parts": parts})
+    lm = add_random_lora(bench.load(), scale=0.05)
+    examples = drawn_examples(bench, learner, lm)[0]
+    learner.begin(lm, 0, 6)
+    kinds, edits = [], []
+    draw = learner.adversary.draw
+
+    def recorded(lm, kind):
+        kinds.append(kind)
+        edits.append(draw(lm, kind))
+        return edits[-1]
+
+    monkeypatch.setattr(learner.adversary, "draw", recorded)
+    with torch.no_grad():
+        found = learner.adversary.attacked(lm, examples)
+        for row, example in enumerate(examples):
+            edit, layers = edits[row % parts]
+            alone = run_examples(lm, [example], edit=edit, edited=layers)
+            mine = found.rows == row
+            torch.testing.assert_close(found.final[mine], alone.final, atol=1e-4, rtol=1e-4)
+            assert torch.equal(found.targets[mine], alone.targets)
+            assert torch.equal(found.first[mine], alone.first)
+    assert len(kinds) == parts
+    assert len(set(kinds)) == min(parts, 3)
+    assert found.rows.tolist() == sorted(found.rows.tolist())
 
 
 @pytest.mark.parametrize("name", ["adversarial", "es2_adversarial"])

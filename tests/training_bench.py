@@ -44,6 +44,7 @@ SETTINGS = {
         "answer_tokens": None,
         "soft_prompt": {"vectors": 2, "steps": 3, "batch": 2, "rate": 0.3, "bound": 4.0, "carried": False},
         "safe_unedited": 0.0,
+        "parts": 1,
         "c": [0.01, 1.0],
         "fit_prompts": 4,
         "refit_every": 2,

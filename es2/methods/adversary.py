@@ -1,4 +1,4 @@
-"""The attacker that a training trains against: fitted on the defence split again and again, a new edit for every batch.
+"""The attacker that a training trains against: fitted on the defence split again and again, new edits for every batch.
 
 What acts where an answer is written: a landing on a plane of a probe, a fixed push along the mean difference or a
 probe, or a layer's mean difference projected out, at a strength, in a layer window and with a C. What acts at the
@@ -26,7 +26,7 @@ from es2.attacks.soft_prompt import Descent, SoftPrompt, around_prompt, blank, u
 from es2.checkpoints import trainable
 from es2.embeddings import extract_tokens
 from es2.errors import UserError
-from es2.examples import Example, Outputs, run_examples
+from es2.examples import Example, Outputs, put_together, run_examples
 from es2.methods.base import TrainingData
 from es2.models import LanguageModel
 from es2.probes import ProbeSet, fit_probe_set
@@ -103,8 +103,19 @@ class Adversary:
         return Example(key, self.data.references[key].prompt_tokens, self.data.compliant[key][:TOKENS])
 
     def attacked(self, lm: LanguageModel, examples: Sequence[Example]) -> Outputs:
-        """The forward pass over the examples under an edit that is drawn."""
-        kind = self.random.choice(self.settings["edits"])
+        """The forward pass over the examples, dealt to `parts` like cards, so that each part has some of every class;
+        each under an edit of its own, whose kind comes again only where there are more parts than kinds."""
+        edits, parts = self.settings["edits"], min(self.settings["parts"], len(examples))
+        first = self.random.integers(len(edits))
+        dealt = [range(part, len(examples), parts) for part in range(parts)]
+        found = [
+            self.attacked_by(edits[(first + part) % len(edits)], lm, [examples[place] for place in places])
+            for part, places in enumerate(dealt)
+        ]
+        return put_together(found, dealt)
+
+    def attacked_by(self, kind: str, lm: LanguageModel, examples: Sequence[Example]) -> Outputs:
+        """The forward pass over the examples under an edit of a kind that is drawn."""
         if kind == ABLATION:
             with ProjectionAttack(self.draw_direction(lm)).applied(lm):
                 return run_examples(lm, examples)

@@ -122,7 +122,8 @@ class SoftPromptTerms(Row):
 
 class AdversarialTerms(Row):
     """Training under the attack: weights of refusals and harmless answers held there and of the latter held without an
-    edit (`safe_unedited`), and what edits are drawn from.
+    edit (`safe_unedited`), into how many `parts` a batch is divided, each under an edit of its own, and what edits are
+    drawn from.
 
     `strengths`: t of the landing; `budgets`: length of the push over the mean norm; `start` and `end`: relative depth
     of the first and last edited layer; `depths`: relative depth of the layer whose mean difference is taken out (one of
@@ -134,6 +135,7 @@ class AdversarialTerms(Row):
     refusals: Weight
     safe: Weight
     safe_unedited: Weight
+    parts: Count
     edits: Annotated[list[Literal["landing", "push", "project", "ablation", "soft_prompt"]], Field(min_length=1)]
     strengths: Range
     budgets: Range
