@@ -94,8 +94,10 @@ def put_together(parts: Sequence[Outputs], places: Sequence[Sequence[int]]) -> O
     batch. The residual stream is left out."""
     rows = torch.cat([torch.tensor(list(where))[part.rows] for part, where in zip(parts, places, strict=True)])
     order = torch.argsort(rows, stable=True)
-    joined = {name: torch.cat([getattr(part, name) for part in parts])[order] for name in ("final", "targets", "first")}
-    return Outputs({}, rows=rows[order], **joined)
+    final, targets, first = (
+        torch.cat([getattr(part, name) for part in parts])[order] for name in ("final", "targets", "first")
+    )
+    return Outputs({}, final, rows[order], targets, first)
 
 
 def save_states(path: str | Path, prompt_ids: Iterable[str], states: Sequence[Tensor]) -> None:
