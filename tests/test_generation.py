@@ -8,7 +8,7 @@ from oracles import answer, edited_answer, n_hooks
 from es2.activations import edit_residual
 from es2.batching import forward_after_head as forward
 from es2.batching import shared_head
-from es2.generation import generate
+from es2.generation import generate, greedy
 
 N = 12
 # Rows a batch, and tokens read at once: prompts are read in several narrow batches whose caches are then joined.
@@ -161,3 +161,13 @@ def test_cursor_is_reset_after_an_exception(load_model):
         generate(lm, lm.chat_tokens(PROMPTS), 3)
     assert lm.cursor is None
     assert n_hooks(lm) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_greedy_token_is_the_first_of_the_likeliest(dtype):
+    """bfloat16 has few values, so that ties abound; a token beyond the vocabulary's middle ties with one before."""
+    logits = torch.randn(8, 4000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    logits[:, [17, 3000]] = 100.0
+    assert greedy(logits, torch.arange(8), 0).tolist() == [17] * 8
+    logits[:, [17, 3000]] = -100.0
+    assert torch.equal(greedy(logits, torch.arange(8), 0), logits.argmax(dim=-1))
