@@ -14,7 +14,7 @@ CONFIG ?=
 TARGET ?=
 BIN := $(VENV)/bin
 REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts cost
-RELEASED := dose_response refusal_balance contest contest_pairs attacks
+RELEASED := dose_response refusal_balance contest contest_held contest_pairs attacks
 SWEPT := dsr.csv robustness.csv contest.csv contest.md separability.csv settings.csv
 CONTESTED := searches.csv directions.csv turning.csv ability.csv attack_cost.csv rivals.csv rivals.md finals.csv
 SECOND := main findings dsr robustness paired separability ability training settings cost
@@ -86,7 +86,7 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	  cp $(foreach table,$(SWEPT),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	  cp results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
-	for sweep in contest contest_pairs; do \
+	for sweep in contest contest_held contest_pairs; do \
 	  cp $(foreach table,$(CONTESTED),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	done
 	cp $(addprefix results/default/tables/attacks/,searches.csv directions.csv turning.csv attack_cost.csv) docs/reference/attacks/

@@ -34,8 +34,8 @@ class Answer:
 
 
 def greedy(logits: Tensor, _rows: Tensor, _step: int) -> Tensor:
-    """The likeliest tokens [b], of equals the first; see `Pick`. On a CPU `argmax` takes 1.5 times as long to find the
-    same, and 3.6 times in bfloat16."""
+    """The likeliest tokens [b], of equals the first; see `Pick`. On a CPU `argmax` takes longer to find the same, in
+    bfloat16 several times as long."""
     return logits.max(dim=-1).indices
 
 

@@ -144,10 +144,11 @@ def test_the_layers_that_a_sweeps_runs_change_are_their_own_and_hold_changes_non
 def test_runs_are_set_against_each_other_where_both_are_there(default):
     study = read_study(default)
     assert study.pairs() == []
-    here, earlier = study.pairs("contest"), study.pairs("contest_pairs")
-    assert len(here) >= 1
+    here, held, earlier = (study.pairs(sweep) for sweep in ("contest", "contest_held", "contest_pairs"))
+    assert len(here) > 2
+    assert len(held) == 1
     assert len(earlier) > 2
-    assert sorted(here + earlier) == sorted(default["comparison"]["pairs"])
+    assert sorted(here + held + earlier) == sorted(default["comparison"]["pairs"])
     assert study.report("smollm2_135m", "contest")["pairs"] == study.pairs("contest")
 
 

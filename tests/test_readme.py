@@ -27,7 +27,7 @@ def tables(path: Path) -> list[list[list[str]]]:
     return found
 
 
-SHOWN = {"docs/contest.md": "contest", "docs/earlier_contest.md": "contest_pairs"}
+SHOWN = {"README.md": "contest", "docs/contest.md": "contest", "docs/earlier_contest.md": "contest_pairs"}
 
 
 def released(sweep: str) -> list[list[str]]:
@@ -40,18 +40,6 @@ def released(sweep: str) -> list[list[str]]:
 @pytest.mark.parametrize("page", SHOWN)
 def test_a_page_shows_its_sweeps_released_table_first(page: str) -> None:
     assert tables(ROOT / page)[0] == released(SHOWN[page])
-
-
-def test_the_readme_sets_the_runs_of_two_released_tables_side_by_side() -> None:
-    """Their parents are one: its row is the same in both but for what it sampled."""
-    attacks, contest = (pd.DataFrame(released(name)).set_index(0) for name in ("attacks", "contest"))
-    assert set(attacks.index) == set(contest.index)
-    attacks = attacks.loc[contest.index]
-    assert contest.index[attacks[1] != contest[1]].tolist() == ["DSR, best of several samples"]
-    joined = pd.concat([contest[1], attacks[[2, 3]], contest[[2, 3]]], axis=1)
-    assert tables(ROOT / "README.md")[0] == [
-        [name, *row] for name, row in zip(joined.index, joined.to_numpy().tolist(), strict=True)
-    ]
 
 
 def test_the_readme_shows_the_released_main_table() -> None:
