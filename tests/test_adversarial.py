@@ -48,7 +48,7 @@ def test_every_edit_is_drawn(bench, monkeypatch):
     examples = drawn_examples(bench, learner, lm)[0]
     kinds = []
 
-    def recorded(kind, lm, part):
+    def recorded(lm, kind, part):
         kinds.append(kind)
         return run_examples(lm, part)
 

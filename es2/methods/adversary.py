@@ -109,12 +109,12 @@ class Adversary:
         first = self.random.integers(len(edits))
         dealt = [range(part, len(examples), parts) for part in range(parts)]
         found = [
-            self.attacked_by(edits[(first + part) % len(edits)], lm, [examples[place] for place in places])
+            self.attacked_by(lm, edits[(first + part) % len(edits)], [examples[place] for place in places])
             for part, places in enumerate(dealt)
         ]
         return put_together(found, dealt)
 
-    def attacked_by(self, kind: str, lm: LanguageModel, examples: Sequence[Example]) -> Outputs:
+    def attacked_by(self, lm: LanguageModel, kind: str, examples: Sequence[Example]) -> Outputs:
         """The forward pass over the examples under an edit of a kind that is drawn."""
         if kind == ABLATION:
             with ProjectionAttack(self.draw_direction(lm)).applied(lm):
