@@ -13,8 +13,8 @@ CORES ?= all
 CONFIG ?=
 TARGET ?=
 BIN := $(VENV)/bin
-REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts cost
-RELEASED := dose_response refusal_balance contest contest_held contest_pairs attacks
+REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts
+RELEASED := dose_response refusal_balance contest contest_rivals contest_held contest_pairs attacks
 SWEPT := dsr.csv robustness.csv contest.csv contest.md separability.csv settings.csv
 CONTESTED := searches.csv directions.csv turning.csv ability.csv attack_cost.csv rivals.csv rivals.md finals.csv
 SECOND := main findings dsr robustness paired separability ability training settings cost
@@ -80,13 +80,13 @@ calibrate: $(VENV)/.installed ## Set a judge against human labels (DATA=folder w
 reference: ## Copy the finished default study's and its sweeps' tables and figures to docs/reference
 	mkdir -p docs/reference
 	cp $(addprefix results/default/tables/,$(addsuffix .csv,$(REFERENCE))) docs/reference/
-	cp results/default/figures/*.svg docs/reference/
+	cp $(filter-out %/cost.svg,$(wildcard results/default/figures/*.svg)) docs/reference/
 	for sweep in $(RELEASED); do \
 	  mkdir -p docs/reference/$$sweep; \
 	  cp $(foreach table,$(SWEPT),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	  cp results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
-	for sweep in contest contest_held contest_pairs; do \
+	for sweep in contest contest_rivals contest_held contest_pairs; do \
 	  cp $(foreach table,$(CONTESTED),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	done
 	cp $(addprefix results/default/tables/attacks/,searches.csv directions.csv turning.csv attack_cost.csv) docs/reference/attacks/
@@ -96,7 +96,7 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	mkdir -p docs/reference/trainings
 	cp $(addprefix results/default/tables/trainings/,seeds.csv robustness.csv training.csv settings.csv) \
 	  results/default/figures/trainings/seeds.*.svg docs/reference/trainings/
-	for sweep in trials layers early longer ablated hardened each_edit pool pool_long ablations distances ranks no_system_prompt; do \
+	for sweep in trials layers early longer each_edit pool_long ablations distances ranks no_system_prompt; do \
 	  mkdir -p docs/reference/$$sweep; \
 	  cp results/default/tables/$$sweep/*.csv results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done

@@ -48,6 +48,20 @@ def test_logits_of_final_states_are_the_models_logits(tiny_folders, make_tiny, t
         torch.testing.assert_close(lm.logits(states), lm.model(input_ids=tokens).logits, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_pieces_of_the_vocabulary_give_the_heads_logits(load_model, monkeypatch, bias):
+    lm = load_model()
+    head = lm.base.get_output_embeddings()
+    if bias:
+        head.bias = torch.nn.Parameter(torch.randn(len(head.weight)))
+    monkeypatch.setattr("es2.models.HEAD_PIECE", 9)
+    states = torch.randn(2, 3, lm.width)
+    with torch.no_grad():
+        assert len(head.weight) % 9
+        torch.testing.assert_close(lm.logits(states), head(states), atol=1e-6, rtol=1e-6)
+    assert lm.logits(states.requires_grad_()).requires_grad
+
+
 @pytest.mark.parametrize("system_prompt", ["template", "none", "Answer in French."])
 def test_chat_tokens_are_the_templates(load_model, system_prompt):
     lm = load_model(system_prompt=system_prompt)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from es2.losses.divergence import kl_divergence
-from es2.models import LanguageModel
+from es2.models import HEAD_PIECE, LanguageModel
 
-PIECE = {"cpu": 2048}  # of the vocabulary
+PIECE = {"cpu": HEAD_PIECE}  # of the vocabulary
 LARGE_PIECE = 32768  # on a device whose kernels are slow to start
 
 
