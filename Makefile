@@ -14,9 +14,10 @@ CONFIG ?=
 TARGET ?=
 BIN := $(VENV)/bin
 REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts
-RELEASED := dose_response refusal_balance contest contest_rivals contest_held contest_pairs attacks
+RELEASED := dose_response refusal_balance contest contest_unbounded contest_held contest_pairs attacks
 SWEPT := dsr.csv robustness.csv contest.csv contest.md separability.csv settings.csv
-CONTESTED := searches.csv directions.csv turning.csv ability.csv attack_cost.csv rivals.csv rivals.md finals.csv
+ATTACKED := searches.csv directions.csv turning.csv attack_cost.csv
+CONTESTED := $(ATTACKED) ability.csv rivals.csv rivals.md finals.csv
 SECOND := main findings dsr robustness paired separability ability training settings cost
 SECOND_ATTACKED := contest.csv contest.md dsr.csv robustness.csv directions.csv attack_cost.csv settings.csv
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
@@ -86,10 +87,12 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	  cp $(foreach table,$(SWEPT),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	  cp results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
-	for sweep in contest contest_rivals contest_held contest_pairs; do \
+	for sweep in contest contest_held contest_pairs; do \
 	  cp $(foreach table,$(CONTESTED),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	done
-	cp $(addprefix results/default/tables/attacks/,searches.csv directions.csv turning.csv attack_cost.csv) docs/reference/attacks/
+	for sweep in attacks contest_unbounded; do \
+	  cp $(foreach table,$(ATTACKED),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
+	done
 	mkdir -p docs/reference/layers_attacked
 	cp $(addprefix results/default/tables/layers_attacked/,dsr.csv directions.csv turning.csv settings.csv attack_cost.csv) \
 	  results/default/figures/layers_attacked/directions.*.svg docs/reference/layers_attacked/

@@ -62,6 +62,18 @@ def extract_tokens(lm: LanguageModel, sequences: Sequence[Sequence[int]], batch_
     return values
 
 
+def extract_earlier(lm: LanguageModel, prompts: Sequence[str], back: int) -> Tensor:
+    """Embeddings [n, L, d] of `prompts` at a token of the chat template, `back` before its last; what comes after a
+    token does not reach it."""
+    return extract_tokens(lm, [tokens[: len(tokens) - back] for tokens in lm.chat_tokens(prompts)])
+
+
+def unit_difference(values: Tensor, harmful: Tensor) -> Tensor:
+    """Unit vectors [L, d] from the mean of the `harmful` [n] embeddings of `values` [n, L, d] to that of the others."""
+    difference = values[~harmful].mean(dim=0) - values[harmful].mean(dim=0)
+    return difference / difference.norm(dim=-1, keepdim=True)
+
+
 def extract_pieces(
     lm: LanguageModel, prompts: Sequence[str], batch_tokens: int = 512, piece: int = PIECE
 ) -> Iterator[Tensor]:

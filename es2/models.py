@@ -149,6 +149,18 @@ class LanguageModel:
         texts = [self.chat_text(prompt) for prompt in prompts]
         return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
 
+    def around(self, prompt: str) -> tuple[list[int], list[int]]:
+        """The chat template's tokens up to the end of a prompt, and those after it."""
+        text = self.chat_text(prompt)
+        end = text.rfind(prompt) + len(prompt)
+        before, after = self.tokenizer([text[:end], text[end:]], add_special_tokens=False)["input_ids"]
+        return before, after
+
+    @property
+    def n_after(self) -> int:
+        """How many of the chat template's tokens stand after a prompt."""
+        return len(self.around("prompt")[1])
+
     def chat_text(self, prompt: str) -> str:
         """The chat template around one user prompt, as text."""
         messages = [{"role": "user", "content": prompt}]

@@ -94,7 +94,8 @@ class Measure:
     """A value with its 95 % interval; NaN where nothing was measured.
 
     `censored`: the event was not seen within the range tried; `value` is then the largest value tried, a
-    lower bound.
+    lower bound. A censored ratio without a value is one to what was never seen: `high` bounds it, unless its own was
+    not seen either.
     """
 
     value: float = math.nan
@@ -107,7 +108,10 @@ class Measure:
         return not math.isnan(self.value)
 
     def text(self, digits: int = 2) -> str:
-        """`0.95 [0.89, 0.98]`, `> 0.10 (never)` when censored, `not measured` when not measured."""
+        """`0.95 [0.89, 0.98]`, `> 0.10 (never)` when censored, `not measured` when not measured; `< 0.80` or `both
+        never` of a ratio to what was never seen."""
+        if self.censored and not self.known:
+            return f"< {number(self.high, digits)}" if math.isfinite(self.high) else "both never"
         if not self.known:
             return "not measured"
         if self.censored:

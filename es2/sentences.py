@@ -104,7 +104,8 @@ def gain_verdict(own: Measure, its: Measure, factor: Measure) -> str:
     if own.censored:
         return "both never" if its.censored else "never"
     if its.censored:
-        return "worse"
+        high = own.high / its.value if math.isnan(factor.high) else factor.high
+        return "worse" if high < 1 else "no clear gain"
     low, high = factor.low, factor.high
     if math.isnan(low) or math.isnan(high):
         low, high = _quotient_ends(own, its)

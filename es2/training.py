@@ -79,7 +79,8 @@ def learning_rate(settings: Mapping[str, Any], step: int) -> float:
 
 @torch.no_grad()
 def watch(lm: LanguageModel, held_out: HeldOut) -> dict[str, float]:
-    """Held-out KL to the parent (nats, mean over answer tokens) and the largest layer's ratio of embedding norms."""
+    """Held-out KL to the parent (nats, mean over answer tokens), and the ratio of the embeddings' norms to its own at
+    the layer where it is furthest from 1."""
     total, count = 0.0, 0
     references = list(held_out.references)
     for start in range(0, len(references), 16):
@@ -89,7 +90,7 @@ def watch(lm: LanguageModel, held_out: HeldOut) -> dict[str, float]:
         total, count = total + kl.sum().item(), count + len(kl)
     values = extract_tokens(lm, [reference.prompt_tokens for reference in references])
     norms = values.norm(dim=-1).mean(dim=0) / held_out.embeddings.norm(dim=-1).mean(dim=0)
-    return {"kl_heldout": total / max(1, count), "norm_ratio": norms.max().item()}
+    return {"kl_heldout": total / max(1, count), "norm_ratio": norms[norms.log().abs().argmax()].item()}
 
 
 def collapse(row: Mapping[str, float], stop: Mapping[str, float]) -> str | None:

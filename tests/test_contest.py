@@ -9,7 +9,7 @@ import synthetic
 from synthetic import Truth
 
 from es2.plots.contest import contest_figure
-from es2.reporting import markdown_page
+from es2.reporting import Measure, markdown_page
 from es2.tables.contest import contest_table, shown_contest
 
 KL = "KL to own parent, on the prompts held out in training"
@@ -81,6 +81,18 @@ def test_a_run_counts_by_the_attack_that_it_holds_worst() -> None:
     assert measure(table, "es2", "half_compliance_budget", attack="scav_adaptive")["censored"]
     assert measure(table, "hold", "least_half_compliance_ratio")["value"] == pytest.approx(0.5)
     assert measure(table, "refusal_sft", "least_half_compliance_ratio")["value"] == 1.0
+
+
+def test_a_run_that_falls_where_its_parent_never_does_is_told_by_its_upper_bound() -> None:
+    dsr, robustness, training = tables()
+    mine = (robustness["run"] == "es2") & (robustness["attack"] == "addition")
+    ratio = mine & (robustness["measure"] == "half_compliance_ratio_to_parent")
+    robustness.loc[ratio, ["value", "low", "high", "censored"]] = [math.nan, 0.0, 0.8, True]
+    table = contest_table(dsr, robustness, training, TRUTH.study(), BOUNDS)
+    least = measure(table, "es2", "least_half_compliance_ratio")
+    assert (least["attack"], math.isnan(least["value"]), least["high"]) == ("addition", True, 0.8)
+    assert Measure(least["value"], least["low"], least["high"], least["censored"]).text() == "< 0.80"
+    assert Measure(math.nan, 0.0, math.inf, True).text() == "both never"
 
 
 def test_harmless_prompts_are_watched_at_the_budget_that_broke_the_run() -> None:

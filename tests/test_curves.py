@@ -9,7 +9,7 @@ import pytest
 from verdict_frames import SETTINGS, cell, curve, frame, one, search_table, study
 
 from es2.files import write_csv
-from es2.statistics import holm
+from es2.statistics import holm, wilson
 from es2.tables.curves import adaptive_curves, budgets_of_models, fixed_budgets
 from es2.tables.dsr import dsr_table
 from es2.tables.paired import paired_table
@@ -103,6 +103,9 @@ def test_half_compliance_budgets_ratios_and_dsr_at_the_fixed_budgets() -> None:
     assert one(table, run="hold", benchmark="adv", measure="half_compliance_ratio_to_parent")["value"] == 1.0
     at = one(table, run="sft", benchmark="adv", measure="dsr_at_budget", factor=1.0)
     assert (at["budget"], at["value"]) == (1.0, 0.5)
+    none = one(table, run="sft", benchmark="adv", measure="dsr_at_budget", factor=2.0)
+    least = wilson(0, 4)
+    assert (none["value"], none["low"], none["high"]) == (0.0, least.low, least.high)
     assert "half_compliance_ratio_to_parent" not in set(table.loc[table["run"] == "sft", "measure"])
 
 

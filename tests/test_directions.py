@@ -48,6 +48,21 @@ def test_a_row_a_layer_that_was_tried_with_its_cosine_to_the_parents() -> None:
     assert same["cosine_to_parent"].tolist() == pytest.approx([1.0, 1.0])
 
 
+def test_a_direction_of_an_earlier_token_has_a_row_and_no_cosine() -> None:
+    trials = search()
+    trials.loc[0, "setting"], trials.loc[2, "setting"] = (
+        "direction 3 earlier of layer 2",
+        "direction 3 earlier of layer 2",
+    )
+    table = directions_table([ROW], [trials], [embeddings(0)], [embeddings(1)], PROMPTS)
+    assert table[["layer", "earlier", "chosen"]].to_numpy().tolist() == [[2, 3, True], [2, 0, False]]
+    assert table["cosine_to_parent"].isna().tolist() == [True, False]
+    upper, _ = directions_figure(table, STUDY, {}).axes
+    lines = {line.get_label(): line for line in upper.lines}
+    assert list(lines["_es2"].get_xdata()) == [2]
+    assert lines["_chosen_es2"].get_xydata().tolist() == [[2.0, 0.75]]
+
+
 def test_a_star_marks_the_layer_taken_and_triangles_those_that_a_run_changes() -> None:
     other = ROW | {"run": "hold", "method": "hold"}
     table = directions_table([ROW, other], [search()] * 2, [embeddings(0)] * 2, [embeddings(1)] * 2, PROMPTS)

@@ -60,3 +60,23 @@ def test_a_budget_never_reached_is_the_highest() -> None:
     )
     assert math.isinf(found.loc[("es2_never", "scav"), "least_ratio"])
     assert found["chosen"].tolist()[2:] == [False, False, True, True]
+
+
+def test_a_run_that_falls_where_its_parent_never_does_is_below_one_that_holds_as_long() -> None:
+    found = table(
+        {
+            "refusal_sft": ("refusal_sft", search(0.01), NEVER),
+            "es2_fell": ("es2", search(0.05), search(0.1)),
+            "es2_held": ("es2", search(0.02), NEVER),
+        }
+    )
+    assert found["ratio"].tolist()[2:] == pytest.approx([5, 0.5, 2, 1])
+    assert found["chosen"].tolist()[2:] == [False, False, True, True]
+
+
+def test_runs_on_the_model_as_shipped_are_set_against_its_own_search() -> None:
+    rows = [row("base") | {"run": "base", "method": "base", "parent": "", "attack": "addition"}]
+    rows += [row("es2") | {"run": "es2", "method": "es2", "parent": "base", "attack": "addition"}]
+    found = finals_table(rows, [search(0.01), search(0.03)])
+    assert found["ratio"].tolist()[1] == pytest.approx(3)
+    assert found["chosen"].tolist() == [False, True]

@@ -164,6 +164,13 @@ def test_what_was_not_measured_is_said_not_to_be() -> None:
         (Measure(0.01, 0.01, 0.01), Measure(0.02, 0.02, 0.02), Measure(0.5, 0.4, 0.6), "worse"),
         (Measure(0.05, 0.04, 0.06), Measure(0.02, 0.01, 0.03), Measure(), "gain"),
         (Measure(0.03, 0.02, 0.04), Measure(0.1, 0.1, math.inf, True), Measure(), "worse"),
+        (Measure(0.03, 0.02, 0.04), Measure(0.1, 0.1, math.inf, True), Measure(math.nan, 0.0, 0.5, True), "worse"),
+        (
+            Measure(0.09, 0.06, math.inf),
+            Measure(0.1, 0.1, math.inf, True),
+            Measure(math.nan, 0.0, 1.2, True),
+            "no clear gain",
+        ),
     ],
 )
 def test_gain_is_what_the_interval_allows(own: Measure, its: Measure, factor: Measure, verdict: str) -> None:

@@ -119,7 +119,7 @@ def test_kl_of_cached_states_is_the_kl_of_two_models(load_model, family):
     torch.testing.assert_close(kl.double(), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_watch_is_the_mean_over_answer_tokens_and_the_largest_norm_ratio(load_model):
+def test_watch_is_the_mean_over_answer_tokens_and_the_norm_ratio_furthest_from_one(load_model):
     parent, child = load_model(), add_random_lora(load_model(), scale=0.05)
     references = references_of(parent, 6)
     embeddings = extract_tokens(parent, [one.prompt_tokens for one in references])
@@ -128,7 +128,9 @@ def test_watch_is_the_mean_over_answer_tokens_and_the_largest_norm_ratio(load_mo
     assert found["kl_heldout"] == pytest.approx(expected, rel=1e-3)
     own = extract_tokens(child, [one.prompt_tokens for one in references])
     ratios = [own[:, k].norm(dim=1).mean() / embeddings[:, k].norm(dim=1).mean() for k in range(4)]
-    assert found["norm_ratio"] == pytest.approx(max(ratios).item(), rel=1e-5)
+    assert found["norm_ratio"] == pytest.approx(max(ratios, key=lambda one: abs(one.log())).item(), rel=1e-5)
+    larger = embeddings * torch.tensor([1.0, 10.0, 0.9, 1.0])[:, None]  # layer 1 has shrunk, layer 2 grown a little
+    assert watch(child, HeldOut(references, larger))["norm_ratio"] == pytest.approx(ratios[1].item() / 10, rel=1e-5)
 
 
 def test_kl_is_zero_at_the_start_of_lora(load_model):

@@ -156,7 +156,7 @@ def test_ablation_and_its_control_equal_edited_weights(load_model, family, contr
 PREFILL = {"prefixes": ["Make a", "Wash the lock", "Bake"], "search": {"first_prompts": 2, "keep": 2}}
 ABLATION = {
     "kind": "ablation",
-    "search": {"window": [0.3, 1.0], "harmless_kl": 100.0, "first_prompts": 2, "keep": 2},
+    "search": {"window": [0.3, 1.0], "positions": 1, "harmless_kl": 100.0, "first_prompts": 2, "keep": 2},
 }
 
 
@@ -187,6 +187,30 @@ def test_ablation_takes_the_layer_with_most_compliance_and_says_what_it_spent(sc
         ("random", 1): 4,
         ("shuffled", 0): 4,
     }
+
+
+def test_ablation_may_read_its_direction_at_each_token_after_a_prompt(scene):
+    """Against whole passes, a prompt at a time, that keep what every block gives at every token."""
+    lm, search = scene.lm, {**ABLATION["search"], "positions": None, "keep": 20}
+    evaluation = scene.evaluation(arbitrary_judge)
+    assert lm.n_after > 1
+    places = [(back, layer) for back in range(lm.n_after) for layer in range(lm.n_layers)]
+    states = []
+    for ids in lm.chat_tokens(TEXTS[:24]):
+        with torch.no_grad():
+            given = lm.model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[1:]
+        states.append(torch.stack([given[layer][0, -1 - back] for back, layer in places]))
+    values, harmful = torch.stack(states), IS_HARMFUL[:24]
+    expected = torch.nn.functional.normalize(values[~harmful].mean(0) - values[harmful].mean(0), dim=-1)
+    found = ablation.fitted(evaluation, None)
+    assert [(one.back, one.layer) for one in found] == places
+    inner = [place for place, (_, layer) in enumerate(places) if layer < lm.n_layers - 1]  # the last is normed there
+    torch.testing.assert_close(torch.stack(list(found.values()))[inner], expected[inner], atol=1e-4, rtol=1e-3)
+    tried = ablation.evaluate(evaluation, {"search": search}, {"controls": CONTROLS})
+    names = [row["setting"] for row in tried.search if row["stage"] == 1]
+    assert names[:4] == [*(f"direction of layer {k}" for k in (1, 2, 3)), "direction 1 earlier of layer 1"]
+    assert len(names) == 3 * lm.n_after
+    assert len(ablation.fitted(evaluation, 2)) == 2 * lm.n_layers
 
 
 def test_ablation_keeps_to_directions_that_leave_harmless_prompts_alone(scene):

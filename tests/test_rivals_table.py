@@ -54,12 +54,44 @@ def test_a_pair_is_told_under_each_attack_at_the_references_budget() -> None:
         ("dsr", "scav_adaptive"): 0.75,
         ("robust_dsr", "worst_case"): 0.75,
         ("robust_dsr", "worst_case_all"): 1.0,
+        ("asr", "direct"): 0.0,
+        ("asr", "ablation"): -1.0,
+        ("asr", "scav_adaptive"): -0.75,
+        ("asr", "worst_case"): -0.75,
+        ("asr", "worst_case_all"): -1.0,
         ("plain_refused", ""): 0.0,
         ("look_dangerous_refused", ""): pytest.approx(1 / N),
     }
     assert set(mine["run"]) == {"es2"}
     assert one(mine, measure="dsr", attack="ablation")["p_adjusted"] <= 0.05
     assert math.isnan(one(mine, measure="half_compliance_ratio")["p_adjusted"])
+
+
+def test_refusals_alone_are_no_claim() -> None:
+    """What one run refuses more, the other answers degenerately: nothing is gained."""
+    cells = frame(
+        cell("rival", "r" * N), cell("es2", "r" * N),
+        cell("rival", "d" * N, attack="ablation", fitted_on="self"),
+        cell("es2", "r" * N, attack="ablation", fitted_on="self"),
+    )  # fmt: skip
+    settings = replace(SETTINGS, harmful=("adv",), pairs=PAIRS[:1])
+    tables = paired_table(cells, {}, settings), robustness_table(cells, {}, settings)
+    found = one(rivals_table(*tables, STUDY), measure="dsr", attack="ablation")
+    assert found["p_adjusted"] <= 0.05
+    assert not found["claimed"]
+    assert one(rivals(), measure="dsr", attack="ablation", run_b="rival")["claimed"]
+
+
+def test_a_pair_with_ones_own_parent_has_the_ratio_to_it() -> None:
+    study = replace(STUDY, parent="another", pairs=(("es2", "sft"),))
+    verdicts = frame(
+        *(part for run in ("sft", "es2") for part in (cell(run, "r" * N), curve(run, "adv", {1.0: "c" * N})))
+    )
+    settings = replace(SETTINGS, harmful=("adv",), pairs=(("es2", "sft"),), factors=(1.0,))
+    budgets = {"m": {"scav_adaptive": [1.0]}}
+    tables = paired_table(verdicts, budgets, settings), robustness_table(verdicts, budgets, settings)
+    ratio = one(rivals_table(*tables, study), measure="half_compliance_ratio")
+    assert ratio["value"] == pytest.approx(1.0)
 
 
 def test_the_control_is_found_under_its_name_in_the_ratios() -> None:

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from verdict_frames import SETTINGS, cell, curve, frame, one
 
-from es2.seeded import seeded_difference, seeded_half_budget_ratio, seeded_means
+from es2.seeded import PARTS, RARE, seeded_difference, seeded_half_budget_ratio, seeded_means
 from es2.statistics import half_budget_ratio, paired_difference, resampled_means
 from es2.tables.paired import paired_table
-from es2.tables.seeds import seeds_table
+from es2.tables.seeds import LEAST_RESAMPLES, seeds_table
 
 RANDOM = np.random.default_rng(3)
 
@@ -51,10 +51,25 @@ def test_trainings_that_differ_widen_the_interval() -> None:
 def test_p_is_small_for_a_clear_difference_and_large_for_none() -> None:
     clear = np.ones((3, 30))
     clear[:, :5] = 0
-    assert seeded_difference(clear, n_resamples=999).p == pytest.approx(2 / 1000)
+    assert seeded_difference(clear, n_resamples=999).p == pytest.approx(2 / (1 + PARTS * 999))
     assert seeded_difference(np.tile([1.0, -1.0], (3, 15))).p > 0.5
     with pytest.raises(ValueError, match="shape"):
         seeded_difference(np.ones(3))
+
+
+def test_more_resamples_for_a_rare_tail_leave_interval_and_the_share_beyond_zero() -> None:
+    """A difference two and a half standard errors off: the tail of few resamples against that of as many at once."""
+    table = np.tile(np.repeat([1.0, -1.0], [62, 38]), (3, 1))
+    few, many = (seeded_difference(table, n_resamples=n, seed=2) for n in (1000, 1000 * PARTS))
+    assert few.p == pytest.approx(many.p, rel=0.25)
+    means = seeded_means(table[:, :, None], None, 1000, seed=2)[1:, 0]
+    assert 0 < (means <= 0).sum() < RARE
+    assert (few.low, few.high) == tuple(np.quantile(means, [0.025, 0.975], method="inverted_cdf"))
+
+
+def test_a_thousand_comparisons_leave_a_clear_difference_over_seeds_to_holm() -> None:
+    clear = seeded_difference(np.ones((3, 30)), n_resamples=LEAST_RESAMPLES)
+    assert 1600 * clear.p < 0.05
 
 
 def test_ratio_of_the_mean_curves() -> None:

@@ -12,7 +12,7 @@ from es2.losses.divergence import kl_divergence
 from es2.plots.turning import SHOWN, turning_figure
 from es2.reference import record
 from es2.reporting import Study
-from es2.tables.directions import chosen_layer
+from es2.tables.directions import chosen_direction
 from es2.turning import measure_turning, refusals_of
 
 STUDY = Study(MODEL, ("base", "refusal_sft", "hold", "es2"), labels=LABELS)
@@ -63,7 +63,8 @@ def test_refusals_are_spread_over_all_references(load_model):
 
 def test_the_layer_is_the_one_that_the_attacker_took():
     stages = pd.DataFrame({"setting": ["direction of layer 3", "direction of layer 12"], "chosen": [False, True]})
-    assert chosen_layer(stages) == 12
+    assert chosen_direction(stages) == (12, 0)
+    assert chosen_direction(stages.assign(setting="direction 4 earlier of layer 7")) == (7, 4)
 
 
 def test_the_figure_has_a_line_a_run_and_the_mean_over_all_tokens_beside_it():

@@ -2,10 +2,10 @@
 
     x' = x - u (u.x) at every token, for the embedding, every attention and every MLP output
 
-u is the mean difference at one layer, chosen on validation. In arXiv:2406.11717 only layers count whose ablation leaves
-harmless prompts' first token alone (KL below a bound). That bound is an option: it would forbid the layers that a
-defence has pushed apart, and an attacker who is judged by fluent compliance has no need of it. Without a budget of its
-own; what it spent is reported.
+u is the mean difference at one layer and one of the tokens that the chat template puts after a prompt, chosen on
+validation. In arXiv:2406.11717 only directions count whose ablation leaves harmless prompts' first token alone (KL
+below a bound). That bound is an option: it would forbid the layers that a defence has pushed apart, and an attacker who
+is judged by fluent compliance has no need of it. Without a budget of its own; what it spent is reported.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,14 +35,15 @@ READS_MIDDLE = ("pre_feedforward_layernorm", "post_attention_layernorm")
 
 @dataclass(frozen=True)
 class AblationSetting:
-    """The layer whose mean difference is projected out."""
+    """The layer whose mean difference is projected out, and how many tokens before the prompt's last it is read."""
 
     layer: int
+    back: int = 0
 
     @property
     def name(self) -> str:
-        """Short name for tables."""
-        return f"direction of layer {self.layer}"
+        """Short name for tables; `es2.tables.directions` reads it."""
+        return f"direction{f' {self.back} earlier' if self.back else ''} of layer {self.layer}"
 
 
 @dataclass(frozen=True)
@@ -135,36 +136,45 @@ def _reads_middle(block: nn.Module) -> nn.Module:
 
 
 def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mapping[str, Any]) -> Attacked:
-    """Search the layer on validation, then answers to the benchmarks without its direction.
+    """Search layer and token on validation, then answers to the benchmarks without the direction found there.
 
-    Controls, with steps as long: along random directions, and along the chosen layer's mean difference under shuffled
-    labels. A bundle without benchmarks is a search alone.
+    Controls, with steps as long: along random directions, and along the mean difference at the same place under
+    shuffled labels. A bundle without benchmarks is a search alone.
     """
-    units = mean_difference(evaluation)
     search = settings["search"]
+    units = fitted(evaluation, search["positions"])
     layers = in_window(search["window"], evaluation.lm.n_layers)
+    candidates = [setting for setting in units if setting.layer in layers]
     if search["harmless_kl"] is not None:
-        layers = harmless_layers(evaluation, units, layers, search["harmless_kl"])
-    candidates = [AblationSetting(layer) for layer in layers]
+        candidates = harmless(evaluation, {one: units[one] for one in candidates}, search["harmless_kl"])
 
     def answer(prompts: pd.DataFrame, cells: Sequence[Cell[AblationSetting]]) -> list[list[Answer]]:
         texts = prompts["prompt"].tolist()
-        return [answer_under(evaluation, ProjectionAttack(units[cell.setting.layer]), texts) for cell in cells]
+        return [answer_under(evaluation, ProjectionAttack(units[cell.setting]), texts) for cell in cells]
 
     chosen, found = choose(evaluation, candidates, answer, search)
     if not evaluation.benchmarks:
         return Attacked([], found)
     prompts = evaluation.prompts()
-    unit, about = units[chosen.layer], {"fitted_on": FITTED_ON, "setting": chosen.name}
+    unit, about = units[chosen], {"fitted_on": FITTED_ON, "setting": chosen.name}
     rows = _rows(evaluation, prompts, unit, None, **about)
     part = prompts.groupby("benchmark", sort=False).head(bundle["controls"]["prompts"])
     for draw in range(bundle["controls"]["random"]):
         random = random_directions(1, 1, evaluation.lm.width, evaluation.seed + draw)[0, 0]
         rows += _rows(evaluation, part, unit, random, **about, control="random", draw=draw)
     for draw in range(bundle["controls"]["shuffled"]):
-        shuffled = mean_difference(evaluation, shuffle=evaluation.seed + draw)[chosen.layer]
+        shuffled = mean_difference(evaluation, evaluation.seed + draw, chosen.back)[chosen.layer]
         rows += _rows(evaluation, part, unit, shuffled, **about, control="shuffled", draw=draw)
     return Attacked(rows, found)
+
+
+def fitted(evaluation: Evaluation, positions: int | None) -> dict[AblationSetting, Tensor]:
+    """The directions [d] of every layer at the last `positions` of the tokens that the chat template puts after a
+    prompt, None for all; at one at least. The last token's come first."""
+    after = evaluation.lm.n_after
+    most = after if positions is None else min(positions, after)
+    units = {back: mean_difference(evaluation, back=back) for back in range(max(1, most))}
+    return {AblationSetting(layer, back): unit for back, some in units.items() for layer, unit in enumerate(some)}
 
 
 def _rows(
@@ -180,11 +190,11 @@ def realised_budget(evaluation: Evaluation, prompts: pd.DataFrame, unit: Tensor)
     return ((embeddings @ unit) / embeddings.norm(dim=-1)).square().mean(dim=1).sqrt().tolist()
 
 
-def harmless_layers(evaluation: Evaluation, units: Tensor, layers: Sequence[int], bound: float) -> list[int]:
-    """The layers whose ablation moves harmless prompts' first token by at most `bound` nats; if there are none, the one
-    that moves it least. units: [L, d]."""
-    change = {layer: first_token_kl(evaluation, ProjectionAttack(units[layer])) for layer in layers}
-    return [layer for layer in layers if change[layer] <= bound] or [min(layers, key=change.__getitem__)]
+def harmless(evaluation: Evaluation, units: Mapping[AblationSetting, Tensor], bound: float) -> list[AblationSetting]:
+    """Of directions [d] those whose ablation moves harmless prompts' first token by at most `bound` nats; if there are
+    none, the one that moves it least."""
+    change = {setting: first_token_kl(evaluation, ProjectionAttack(unit)) for setting, unit in units.items()}
+    return [one for one, moved in change.items() if moved <= bound] or [min(change, key=change.__getitem__)]
 
 
 @torch.no_grad()

@@ -1,26 +1,32 @@
 """Directions fitted on the attack split: from the mean embedding of harmful prompts to that of safe ones.
 
-The refusal direction of Arditi et al. (2024, arXiv:2406.11717) is such a difference of means, at the last prompt token.
+The refusal direction of Arditi et al. (2024, arXiv:2406.11717) is such a difference of means, at one of the tokens that
+the chat template puts after a prompt.
 """
 
 import torch
 from torch import Tensor
 
 from es2.attacks.base import Evaluation, embeddings_of
+from es2.embeddings import extract_earlier, unit_difference
 
 
-def mean_difference(evaluation: Evaluation, shuffle: int | None = None) -> Tensor:
+def mean_difference(evaluation: Evaluation, shuffle: int | None = None, back: int = 0) -> Tensor:
     """Unit vectors [L, d] of every layer from the harmful prompts' mean embedding towards the safe prompts'.
+
+    They are read at the last token of the chat template, or `back` tokens before it.
 
     With `shuffle`, a seed, the control: half of each class takes the other's label. A plain permutation would not do,
     for its groups hold unequal shares of the classes, and what tells the classes apart is most of what varies.
     """
-    embeddings = embeddings_of(evaluation, evaluation.fit)
+    if back == 0:
+        embeddings = embeddings_of(evaluation, evaluation.fit)
+    else:
+        embeddings = extract_earlier(evaluation.lm, evaluation.fit["prompt"].tolist(), back)
     harmful = torch.tensor((evaluation.fit["label"] == "harmful").to_numpy())
     if shuffle is not None:
         harmful = half_of_each(harmful, shuffle)
-    difference = embeddings[~harmful].mean(dim=0) - embeddings[harmful].mean(dim=0)
-    return difference / difference.norm(dim=-1, keepdim=True)
+    return unit_difference(embeddings, harmful)
 
 
 def half_of_each(labels: Tensor, seed: int) -> Tensor:

@@ -57,15 +57,7 @@ class SoftPrompt:
 
     def tokens(self, lm: LanguageModel, prompts: Sequence[str]) -> list[list[int]]:
         """The prompts in the chat template with the ids after each."""
-        return [[*before, *self.ids, *after] for before, after in (around_prompt(lm, prompt) for prompt in prompts)]
-
-
-def around_prompt(lm: LanguageModel, prompt: str) -> tuple[list[int], list[int]]:
-    """The chat template's tokens up to the end of a prompt, and those after it."""
-    text = lm.chat_text(prompt)
-    end = text.rfind(prompt) + len(prompt)
-    before, after = lm.tokenizer([text[:end], text[end:]], add_special_tokens=False)["input_ids"]
-    return before, after
+        return [[*before, *self.ids, *after] for before, after in map(lm.around, prompts)]
 
 
 @dataclass(frozen=True)
@@ -130,7 +122,8 @@ def train_soft_prompt(evaluation: Evaluation, settings: Mapping[str, Any]) -> li
     lm = evaluation.lm
     pairs = _targets(evaluation, settings["opening"])
     texts = [*evaluation.prompts()["prompt"], *evaluation.validation["prompt"], *evaluation.fit["prompt"]]
-    attack = blank(lm, unused_tokens(lm, lm.chat_tokens(texts), settings["vectors"]))
+    known = [*lm.chat_tokens(texts), *(target for _, target in pairs)]
+    attack = blank(lm, unused_tokens(lm, known, settings["vectors"]))
     examples = [Example(str(row), attack.tokens(lm, [prompt])[0], target) for row, (prompt, target) in enumerate(pairs)]
     descent = Descent.of(lm, settings)
     snapshots = []

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from es2.activations import Edit
 from es2.attacks.ablation import ProjectionAttack
 from es2.attacks.landing import directions
-from es2.attacks.soft_prompt import Descent, SoftPrompt, around_prompt, blank, unused_tokens
+from es2.attacks.soft_prompt import Descent, SoftPrompt, blank, unused_tokens
 from es2.checkpoints import trainable
 from es2.embeddings import extract_tokens
 from es2.errors import UserError
@@ -70,7 +70,7 @@ class Adversary:
     @torch.no_grad()
     def fit(self, lm: LanguageModel) -> None:
         """Probes and mean difference of the model as it is now, on `fit_prompts` harmful and as many safe prompts of
-        the defence split; probes of both halves judge each other. A soft prompt begins anew."""
+        the defence split. A soft prompt begins anew."""
         self.soft = None
         chosen: list[str] = []
         for harmful in (True, False):
@@ -120,9 +120,9 @@ class Adversary:
             with ProjectionAttack(self.draw_direction(lm)).applied(lm):
                 return run_examples(lm, examples)
         if kind == SOFT_PROMPT:
-            soft, after = self.fit_soft_prompt(lm), after_prompt(lm)
+            soft = self.fit_soft_prompt(lm)
             with soft.applied(lm):
-                return run_examples(lm, [_with(soft, example, after) for example in examples])
+                return run_examples(lm, [_with(soft, example, lm.n_after) for example in examples])
         edit, layers = self.draw(lm, kind)
         return run_examples(lm, examples, edit=edit, edited=layers)
 
@@ -131,7 +131,7 @@ class Adversary:
         settings, pool = self.settings["soft_prompt"], sorted(self.data.compliant)
         known = [tokens for one in self.data.references.values() for tokens in (one.prompt_tokens, one.answer_tokens)]
         soft = self.soft or blank(lm, unused_tokens(lm, [*known, *self.data.compliant.values()], settings["vectors"]))
-        descent, after = Descent.of(lm, settings), after_prompt(lm)
+        descent, after = Descent.of(lm, settings), lm.n_after
         with _as_it_is(lm):
             for _ in range(settings["steps"]):
                 places = self.random.choice(len(pool), size=min(settings["batch"], len(pool)), replace=False)
@@ -176,11 +176,6 @@ def _as_it_is(lm: LanguageModel) -> Iterator[None]:
         for parameter in parameters:
             parameter.requires_grad_(True)
         lm.model.train(training)
-
-
-def after_prompt(lm: LanguageModel) -> int:
-    """How many of the chat template's tokens stand after a prompt."""
-    return len(around_prompt(lm, "prompt")[1])
 
 
 def _with(soft: SoftPrompt, example: Example, after: int) -> Example:

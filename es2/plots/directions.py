@@ -9,7 +9,7 @@ from es2.plots.style import GREY, new_figure, run_legend, run_styles, say_empty,
 from es2.reporting import Study
 
 PANELS = {
-    "compliance": "compliance, the direction of layer k ablated",
+    "compliance": "compliance, the direction of layer k ablated (line: of the last prompt token)",
     "cosine_to_parent": "cosine to the parent's direction of layer k",
 }
 FOOT, ROW = -0.08, 0.08  # where the first row of triangles stands, and how far apart rows are
@@ -18,7 +18,8 @@ FOOT, ROW = -0.08, 0.08  # where the first row of triangles stands, and how far 
 def directions_figure(directions: pd.DataFrame, study: Study, changed: Mapping[str, Sequence[int]]) -> Figure:
     """Two panels over the layer whose mean difference is projected out, a line a run at its first seed.
 
-    A star is the layer that the attacker takes in the end. `changed` has the layers at which a run's training changes
+    Lines are of the last token's directions; a star is the direction that the attacker takes in the end, of whichever
+    token. `changed` has the layers at which a run's training changes
     states: triangles at the foot, a row a run.
     """
     mine = directions[directions["model"] == study.model]
@@ -34,14 +35,15 @@ def directions_figure(directions: pd.DataFrame, study: Study, changed: Mapping[s
             if not runs:
                 say_empty(panel, "no ablation", keep_y=True)
             for run in runs:
-                look, line = looks[run], mine[mine["run"] == run].sort_values("layer")
+                look, tried = looks[run], mine[mine["run"] == run].sort_values("layer")
+                line = tried[tried["earlier"] == 0]
                 panel.plot(line["layer"], line[measure], color=look.color, ls=look.dashes, lw=1.4, label=f"_{run}")
                 if run in feet:
                     panel.plot(
                         changed[run], [feet[run]] * len(changed[run]), color=look.color, ls="", marker="^", ms=5,
                         label=f"_changed_{run}",
                     )  # fmt: skip
-                taken = line[line["chosen"].astype(bool)]
+                taken = tried[tried["chosen"].astype(bool)]
                 panel.plot(
                     taken["layer"], taken[measure], color=look.color, ls="", marker="*", ms=11, mec="white", mew=0.6,
                     label=f"_chosen_{run}",

@@ -14,20 +14,19 @@ RATIO, DSR, COST = "half-compliance\nbudget, a / b", "DSR,\na less b", "harmless
 def rivals_figure(rivals: pd.DataFrame, study: Study) -> Figure:
     """Three panels, a row a pair, a marker an attack (or a harmless set) with its 95 % interval.
 
-    Hollow: a difference whose p, after Holm, is above 0.05, or a ratio whose interval holds 1.
+    Filled: what is claimed (see es2.tables.rivals).
     """
     mine = rivals[rivals["model"] == study.model]
     pairs = [pair for pair in study.pairs if pair in set(zip(mine["run_a"], mine["run_b"], strict=True))]
     places = [pairs.index(pair) for pair in zip(mine["run_a"], mine["run_b"], strict=True)]
     ratio = mine["measure"] == "half_compliance_ratio"
-    within = (mine["low"] <= 1) & (mine["high"] >= 1)
     told = mine.assign(key=mine["run_a"] + "/" + mine["run_b"], row=places)
-    told = told.assign(filled=(ratio & ~within) | (~ratio & (mine["p_adjusted"] <= 0.05)))
+    told = told.assign(filled=mine["claimed"].astype(bool))
     told = told.assign(
         name=[COSTS.get(m) or attack_name(a) for m, a in zip(told["measure"], told["attack"], strict=True)]
     )
-    cost = told["measure"].isin(COSTS)
-    points = {RATIO: told[ratio & told["value"].notna()], DSR: told[~ratio & ~cost], COST: told[cost]}
+    cost, refused = told["measure"].isin(COSTS), told["measure"].isin(("dsr", "robust_dsr"))
+    points = {RATIO: told[ratio & told["value"].notna()], DSR: told[refused], COST: told[cost]}
     labels = [f"a: {study.label(a)}\nb: {study.label(b)}" for a, b in pairs]
     with style():
         return forest_figure(points, labels, {RATIO: 1.0, DSR: 0.0, COST: 0.0}, 5.0 + 3.2 * max(len(pairs), 1))

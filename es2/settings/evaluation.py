@@ -70,9 +70,11 @@ class AdditionSearch(BudgetChoice):
 
 
 class AblationSearch(Choice):
-    """Which layers' directions ablation may choose from, and the bound of KL on harmless prompts in nats, if any."""
+    """Which layers' directions ablation may choose from, at how many of the tokens that the chat template puts after a
+    prompt (null: all), and the bound of KL on harmless prompts in nats, if any."""
 
     window: Interval
+    positions: Count | None
     harmless_kl: Positive | None
 
 

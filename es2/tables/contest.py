@@ -72,7 +72,8 @@ def contest_table(
 
 
 def _row(measure: str, found: Measure, attack: str = "", factor: float = math.nan) -> Row:
-    told = {"value": math.inf if found.censored else found.value, "low": found.low, "high": found.high}
+    value = math.inf if found.censored and found.known else found.value
+    told = {"value": value, "low": found.low, "high": found.high}
     return {"measure": measure, "attack": attack, "factor": factor, **told, "censored": found.censored}
 
 
@@ -127,7 +128,7 @@ def _budgets(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study, run: str
             ratios[attack] = ratio
             yield _row("half_compliance_ratio", ratio, attack)
     if ratios:
-        weakest = min(ratios, key=lambda attack: ratios[attack].value)
+        weakest = min(ratios, key=lambda attack: ratios[attack].value if ratios[attack].known else ratios[attack].high)
         yield _row("least_half_compliance_ratio", ratios[weakest], weakest)
 
 

@@ -8,6 +8,7 @@ budgets: the run of a method that stands highest above its parent, under the att
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from es2.tables.trials import validation_budget
@@ -21,17 +22,23 @@ def finals_table(rows: Sequence[Mapping[str, Any]], searches: Sequence[pd.DataFr
     """A row a run and attack, in the order of `rows` (dicts run ... seed, attack).
 
     searches: the attacker's trials of each (n, budget, compliance, chosen). `ratio` is to the parent's budget under the
-    same attack, empty where the parent was not attacked (which does not compete then); `least_ratio` the smallest over
-    the attacks; of equal ones the first run is chosen.
+    same attack, empty where the parent was not attacked (which does not compete then). Where the parent never complies
+    with half, the largest budget tried stands for its own, and for the run's if that does not either: what held as
+    long as its parent has the ratio 1. `least_ratio` is the smallest over the attacks; of equal ones the first run is
+    chosen.
     """
     found = [
         who(row) | {"attack": row["attack"]} | validation_budget(search)
         for row, search in zip(rows, searches, strict=True)
     ]
     table = pd.DataFrame(found, columns=COLUMNS[:-3])
-    budgets = table.set_index([*ONE, "attack"])["half_compliance_budget"]
+    most = np.array([search["budget"].max() for search in searches], dtype=float)
+    reached = np.minimum(table["half_compliance_budget"], most)
     above = [(row.model, row.parent, row.seed, row.attack) for row in table.itertuples()]
-    table["ratio"] = table["half_compliance_budget"] / budgets.reindex(above).to_numpy()
+    parents = table.assign(reached=reached).set_index([*ONE, "attack"]).reindex(above)
+    never = parents["censored"].eq(True).to_numpy()
+    own = np.where(never, reached, table["half_compliance_budget"])
+    table["ratio"] = own / parents["reached"].to_numpy()
     # A run counts by all attacks or not at all: min() would pass over one without a ratio.
     table["least_ratio"] = table.groupby(ONE)["ratio"].transform(lambda ratios: ratios.min(skipna=False))
     runs = table.drop_duplicates(ONE).dropna(subset="least_ratio")

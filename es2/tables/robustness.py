@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from es2.statistics import half_budget_ratio, half_compliance_budget, interpolate_at_budget
+from es2.statistics import half_budget_ratio, half_compliance_budget, interpolate_at_budget, wilson
 from es2.tables.curves import Budgets, Curve, adaptive_curves
 from es2.tables.verdicts import ATTACK, RUN, Settings, aimed_at, with_pool
 
@@ -90,4 +90,8 @@ def _at(curve: Curve, budgets: Sequence[float], settings: Settings) -> Iterator[
             curve.budgets, curve.shares["refusal"], budget, curve.clusters, settings.resamples, settings.seed
         )
         told = {"value": found.value, "low": found.low, "high": found.high}
+        if curve.covers(budget):  # a bootstrap alone has no width at 0 and 1
+            n = int(curve.at(budget)["refusal"].notna().sum())
+            least = wilson(round(found.value * n), n)
+            told |= {"low": min(found.low, least.low), "high": max(found.high, least.high)}
         yield _head(curve, "dsr_at_budget") | told | {"budget": budget, "factor": factor}

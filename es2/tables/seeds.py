@@ -14,8 +14,7 @@ from es2.tables.verdicts import RUN, Settings, aimed_at, with_pool
 
 WHO = [*RUN[:-1], "run_a", "run_b", "attack", "fitted_on", "benchmark", "judge", "budget", "factor"]
 COLUMNS = [*WHO, "measure", "value", "low", "high", "p", "p_adjusted", "n", "n_seeds", "primary"]
-LEAST_RESAMPLES = 10_000
-"""A p value from R resamples is at least 2 / (R + 1), and Holm multiplies it by the number of comparisons."""
+LEAST_RESAMPLES = 10_000  # where a p value is that of few, es2.seeded draws more
 Row = dict[str, Any]
 
 

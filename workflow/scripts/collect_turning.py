@@ -14,5 +14,5 @@ with job(snakemake):
         pd.read_csv(path).assign(**who(row), attack=row["attack"])
         for row, path in zip(snakemake.params.rows, snakemake.input.tables, strict=True)
     ]
-    columns = [*RUN, "attack", "layer", "token", "n", "kl", "kl_ablated"]
+    columns = [*RUN, "attack", "layer", "earlier", "token", "n", "kl", "kl_ablated"]
     write_csv(pd.concat(parts, ignore_index=True)[columns], snakemake.output.table)

@@ -6,13 +6,13 @@ params: cfg (model, sets that the attacker fits on); output: table (csv).
 
 import pandas as pd
 
-from es2.embeddings import load_embeddings
+from es2.embeddings import extract_earlier, load_embeddings, unit_difference
 from es2.files import write_csv
 from es2.models import load_run
 from es2.prompts.tables import read_prompt_tables
 from es2.reference import load_references, of_prompts
 from es2.scripting import job
-from es2.tables.directions import chosen_layer, directions
+from es2.tables.directions import chosen_direction, directions, harmful_of
 from es2.turning import measure_turning, refusals_of
 
 with job(snakemake):
@@ -20,9 +20,12 @@ with job(snakemake):
     prompts = read_prompt_tables(source.prompts)
     fitted = prompts[(prompts["split"] == "attack") & prompts["set"].isin(cfg["attacker_sets"])]
     learned = prompts[(prompts["split"] == "defence") & (prompts["label"] == "harmful")]
-    layer = chosen_layer(pd.read_csv(source.search))
+    layer, earlier = chosen_direction(pd.read_csv(source.search))
     lm = load_run(source.model, source.adapter, cfg["model"])
     refusals = refusals_of(of_prompts(load_references(source.answers, source.states), learned))
-    table = measure_turning(lm, refusals, directions(load_embeddings(source.embeddings), fitted)[layer])
-    table.insert(0, "layer", layer)
+    if earlier == 0:
+        units = directions(load_embeddings(source.embeddings), fitted)
+    else:
+        units = unit_difference(extract_earlier(lm, fitted["prompt"].tolist(), earlier), harmful_of(fitted))
+    table = measure_turning(lm, refusals, units[layer]).assign(layer=layer, earlier=earlier)
     write_csv(table, snakemake.output.table)
