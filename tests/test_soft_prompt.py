@@ -21,6 +21,7 @@ SETTINGS = {
     "batch": 4,
     "rate": 0.3,
     "bound": 4.0,
+    "target_tokens": None,
     "opening": None,
     "search": {"first_prompts": 2, "keep": 2},
 }
@@ -124,6 +125,15 @@ def test_evaluation_takes_the_snapshot_with_most_compliance(scene):
 def test_without_a_target_there_is_no_soft_prompt(scene):
     with pytest.raises(UserError, match="needs answers of the untrained model"):
         train_soft_prompt(scene.evaluation(), SETTINGS)
+
+
+def test_only_the_beginning_of_a_target_is_aimed_at(scene):
+    """Which tokens come after those aimed at makes no difference; these do."""
+    other = {key: [7, 8, 11, 12, 13] for key in TARGETS}
+    first = {**SETTINGS, "target_tokens": 2}
+    for settings, alike in ((first, True), (SETTINGS, False)):
+        late, changed = (train_soft_prompt(scene.evaluation(targets=some), settings)[0] for some in (TARGETS, other))
+        assert torch.equal(late.vectors, changed.vectors) is alike
 
 
 def test_an_opening_is_aimed_at_where_the_model_refused(scene):

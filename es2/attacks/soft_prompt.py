@@ -3,9 +3,10 @@
     min over v of  - mean log p(target answer | prompt, v),   v <- clip(v - r sign(grad))
 
 by sign descent on continuous inputs (Schwinn et al. 2024, arXiv:2402.09063), one prompt for all requests. The targets
-are the untrained model's own answers to the attack split; where it refused, the `opening` of one that complies may
-stand for it (a model that refuses as shipped has no other). The norm of each vector is bounded, in mean norms of the
-model's token embeddings. Which snapshot of the training is used is chosen on validation.
+are the beginnings of the untrained model's own answers to the attack split, for whether to comply is decided there;
+where it refused, the `opening` of one that complies may stand for it (a model that refuses as shipped has no other).
+The norm of each vector is bounded, in mean norms of the model's token embeddings. Which snapshot of the training is
+used is chosen on validation.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -117,10 +118,11 @@ def train_soft_prompt(evaluation: Evaluation, settings: Mapping[str, Any]) -> li
     """Snapshots of the soft prompt after each number of steps in `settings["snapshots"]`, the last first.
 
     settings: `vectors`, `rate` (of a step, in mean sizes of an embedding's entry), `bound` (in mean norms), `batch`,
-    `opening` (null: prompts that the untrained model refused are left out).
+    `target_tokens` (of an answer, null: all), `opening` (null: prompts that the untrained model refused are left out).
     """
     lm = evaluation.lm
-    pairs = _targets(evaluation, settings["opening"])
+    most = settings["target_tokens"]
+    pairs = [(prompt, target[:most]) for prompt, target in _targets(evaluation, settings["opening"])]
     texts = [*evaluation.prompts()["prompt"], *evaluation.validation["prompt"], *evaluation.fit["prompt"]]
     known = [*lm.chat_tokens(texts), *(target for _, target in pairs)]
     attack = blank(lm, unused_tokens(lm, known, settings["vectors"]))

@@ -115,6 +115,7 @@ class SoftPromptAttack(Row):
     batch: Count
     rate: Positive
     bound: Positive
+    target_tokens: Count | None
     opening: Text | None
     search: Choice
 
