@@ -21,7 +21,8 @@ MOST = 48  # refusals looked at; their prompts are of the defence split, which t
 def refusals_of(references: Sequence[Reference], most: int = MOST) -> list[Reference]:
     """At most `most` refusals of the references, evenly spread."""
     refused = [one for one in references if one.verdict == "refusal"]
-    return refused[:: max(1, len(refused) // most)][:most]
+    kept = min(most, len(refused))
+    return [refused[place * len(refused) // kept] for place in range(kept)]
 
 
 def measure_turning(lm: LanguageModel, refusals: Sequence[Reference], unit: Tensor) -> pd.DataFrame:

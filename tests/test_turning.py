@@ -58,7 +58,9 @@ def test_a_parent_that_refused_nothing_gives_an_empty_table(load_model):
 
 def test_refusals_are_spread_over_all_references(load_model):
     references = record(load_model(), {str(place): HARMFUL[0] for place in range(10)}, lambda *_: "refusal", 1)
-    assert [one.prompt_id for one in refusals_of(references, most=3)] == ["0", "3", "6"]
+    for most, expected in ((3, "036"), (6, "013568"), (10, "0123456789"), (20, "0123456789")):
+        assert [one.prompt_id for one in refusals_of(references, most=most)] == list(expected)
+    assert refusals_of(references[:0]) == []
 
 
 def test_the_layer_is_the_one_that_the_attacker_took():
