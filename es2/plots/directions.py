@@ -9,7 +9,7 @@ from es2.plots.style import GREY, new_figure, run_legend, run_styles, say_empty,
 from es2.reporting import Study
 
 PANELS = {
-    "compliance": "compliance, the direction of layer k ablated (line: of the last prompt token)",
+    "compliance": "compliance, the direction of layer k ablated",
     "cosine_to_parent": "cosine to the parent's direction of layer k",
 }
 FOOT, ROW = -0.08, 0.08  # where the first row of triangles stands, and how far apart rows are
@@ -18,8 +18,8 @@ FOOT, ROW = -0.08, 0.08  # where the first row of triangles stands, and how far 
 def directions_figure(directions: pd.DataFrame, study: Study, changed: Mapping[str, Sequence[int]]) -> Figure:
     """Two panels over the layer whose mean difference is projected out, a line a run at its first seed.
 
-    Lines are of the last token's directions; a star is the direction that the attacker takes in the end, of whichever
-    token. `changed` has the layers at which a run's training changes
+    Lines are of the directions at a prompt's last token, dots the best of those at earlier tokens; a star is the
+    direction that the attacker takes in the end. `changed` has the layers at which a run's training changes
     states: triangles at the foot, a row a run.
     """
     mine = directions[directions["model"] == study.model]
@@ -38,6 +38,8 @@ def directions_figure(directions: pd.DataFrame, study: Study, changed: Mapping[s
                 look, tried = looks[run], mine[mine["run"] == run].sort_values("layer")
                 line = tried[tried["earlier"] == 0]
                 panel.plot(line["layer"], line[measure], color=look.color, ls=look.dashes, lw=1.4, label=f"_{run}")
+                best = tried[tried["earlier"] > 0].groupby("layer")[measure].max()
+                panel.plot(best.index, best, color=look.color, ls="", marker="o", ms=3.5, label=f"_earlier_{run}")
                 if run in feet:
                     panel.plot(
                         changed[run], [feet[run]] * len(changed[run]), color=look.color, ls="", marker="^", ms=5,
