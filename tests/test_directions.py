@@ -60,6 +60,7 @@ def test_a_direction_of_an_earlier_token_has_a_row_and_no_cosine() -> None:
     upper, _ = directions_figure(table, STUDY, {}).axes
     lines = {line.get_label(): line for line in upper.lines}
     assert list(lines["_es2"].get_xdata()) == [2]
+    assert "dots" in upper.get_title(loc="left")
     assert lines["_earlier_es2"].get_xydata().tolist() == [[2.0, 0.75]]
     assert lines["_chosen_es2"].get_xydata().tolist() == [[2.0, 0.75]]
 

@@ -12,6 +12,7 @@ PANELS = {
     "compliance": "compliance, the direction of layer k ablated",
     "cosine_to_parent": "cosine to the parent's direction of layer k",
 }
+EARLIER = " (line: read at the last token; dots: at the best earlier one)"
 FOOT, ROW = -0.08, 0.08  # where the first row of triangles stands, and how far apart rows are
 
 
@@ -30,7 +31,7 @@ def directions_figure(directions: pd.DataFrame, study: Study, changed: Mapping[s
     with style():
         figure, axes = new_figure(11.5, 2, 1, sharex=True)
         for panel, (measure, title) in zip(axes[:, 0], PANELS.items(), strict=True):
-            panel.set_title(title)
+            panel.set_title(title + (EARLIER if measure == "compliance" and (mine["earlier"] > 0).any() else ""))
             panel.set_ylim(min([-0.05, *[foot - ROW for foot in feet.values()]]), 1.08)
             if not runs:
                 say_empty(panel, "no ablation", keep_y=True)
