@@ -12,7 +12,7 @@ PANELS = {
     "compliance": "compliance, the direction of layer k ablated",
     "cosine_to_parent": "cosine to the parent's direction of layer k",
 }
-EARLIER = " (line: read at the last token; dots: at the best earlier one)"
+EARLIER = "; dots: best of earlier tokens"
 FOOT, ROW = -0.08, 0.08  # where the first row of triangles stands, and how far apart rows are
 
 
