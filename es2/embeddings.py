@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors import safe_open
 from torch import Tensor
@@ -72,6 +73,11 @@ def unit_difference(values: Tensor, harmful: Tensor) -> Tensor:
     """Unit vectors [L, d] from the mean of the `harmful` [n] embeddings of `values` [n, L, d] to that of the others."""
     difference = values[~harmful].mean(dim=0) - values[harmful].mean(dim=0)
     return difference / difference.norm(dim=-1, keepdim=True)
+
+
+def harmful_of(prompts: pd.DataFrame) -> Tensor:
+    """A mask [n] of the harmful ones of labelled prompts (column label)."""
+    return torch.tensor((prompts["label"] == "harmful").to_numpy())
 
 
 def extract_pieces(

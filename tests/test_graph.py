@@ -131,6 +131,15 @@ def test_a_sweep_with_an_ablation_tells_where_it_turns_each_trained_run(dry):
     assert counts["collect_directions"] == counts["plot_turning"] == 1
 
 
+def test_every_run_of_a_contest_competes_in_its_finals(dry):
+    said = snakemake(dry, "-n", "contest").stdout
+    listed = re.split(r"\n(?=rule |localrule )", said)
+    (finals,) = (job for job in listed if re.match(r"(local)?rule collect_finals:", job))
+    runs = ("refusal_sft", "hold", "es2", "adversarial_each", "es2_adversarial_each")
+    for attack in ("scav_adaptive", "addition"):
+        assert [run for run in runs if f"/{run}/s0/answers/{attack}.search.csv" not in finals] == []
+
+
 @pytest.mark.parametrize(("edits", "asked"), [(["push", "soft_prompt"], True), (["push"], False)])
 def test_a_training_under_a_soft_prompt_reads_what_it_is_to_bring_out(dry, tmp_path, edits, asked):
     training = {"adversarial": {"edits": edits}, "separation": {"weight": 0.0}}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from es2.attacks.base import Evaluation, embeddings_of
-from es2.embeddings import extract_earlier, unit_difference
+from es2.embeddings import extract_earlier, harmful_of, unit_difference
 
 
 def mean_difference(evaluation: Evaluation, shuffle: int | None = None, back: int = 0) -> Tensor:
@@ -23,7 +23,7 @@ def mean_difference(evaluation: Evaluation, shuffle: int | None = None, back: in
         embeddings = embeddings_of(evaluation, evaluation.fit)
     else:
         embeddings = extract_earlier(evaluation.lm, evaluation.fit["prompt"].tolist(), back)
-    harmful = torch.tensor((evaluation.fit["label"] == "harmful").to_numpy())
+    harmful = harmful_of(evaluation.fit)
     if shuffle is not None:
         harmful = half_of_each(harmful, shuffle)
     return unit_difference(embeddings, harmful)

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
-from es2.embeddings import Embeddings, unit_difference
+from es2.embeddings import Embeddings, harmful_of, unit_difference
 from es2.tables.verdicts import RUN, SHARES, who
 
 COLUMNS = [*RUN, "attack", "layer", "earlier", "n", *SHARES, "chosen", "cosine_to_parent"]
@@ -22,11 +21,6 @@ COLUMNS = [*RUN, "attack", "layer", "earlier", "n", *SHARES, "chosen", "cosine_t
 def directions(embeddings: Embeddings, prompts: pd.DataFrame) -> Tensor:
     """Unit mean differences [L, d] on prompts (columns prompt_id, label), at their last token."""
     return unit_difference(embeddings.of(prompts["prompt_id"].tolist()), harmful_of(prompts))
-
-
-def harmful_of(prompts: pd.DataFrame) -> Tensor:
-    """A mask [n] of the harmful prompts (column label)."""
-    return torch.tensor((prompts["label"] == "harmful").to_numpy())
 
 
 def directions_table(

@@ -69,9 +69,8 @@ def _ratios(robustness: pd.DataFrame, study: Study, a: str, b: str, seed: int) -
         found = robustness_measure(robustness, study, a, seed, name, attack=attack)
         if found.known or found.censored:
             told = {"value": found.value, "low": found.low, "high": found.high, "censored": found.censored}
-            yield {
-                "measure": "half_compliance_ratio", "attack": attack, "claimed": found.low > 1 or found.high < 1
-            } | told  # fmt: skip
+            told |= {"claimed": found.low > 1 or found.high < 1}
+            yield {"measure": "half_compliance_ratio", "attack": attack} | told
 
 
 def _differences(mine: pd.DataFrame, complied: pd.DataFrame, study: Study) -> Iterator[Row]:

@@ -30,9 +30,9 @@ def comparing(scope: str) -> list[tuple[dict, str]]:
 
 
 def over_budgets(scope: str) -> list[tuple[dict, str]]:
-    """The searches of trained runs, and of what they are trained on, under attacks over budgets."""
-    runs = {study.config.report.parent, *(row["run"] for row in study.rows() if row["parent"])}
-    return [(row, bundle) for row, bundle in searched(scope) if row["run"] in runs and study.has_budgets(bundle)]
+    """The searches of trained runs, and of what the study's are trained on, under attacks over budgets."""
+    jobs = [(row, bundle) for row, bundle in searched(scope) if study.has_budgets(bundle)]
+    return [(row, bundle) for row, bundle in jobs if row["parent"] or row["run"] == study.config.report.parent]
 
 
 def searchers(jobs: list[tuple[dict, str]]) -> list[dict]:

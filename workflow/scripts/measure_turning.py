@@ -6,13 +6,13 @@ params: cfg (model, sets that the attacker fits on); output: table (csv).
 
 import pandas as pd
 
-from es2.embeddings import extract_earlier, load_embeddings, unit_difference
+from es2.embeddings import extract_earlier, harmful_of, load_embeddings, unit_difference
 from es2.files import write_csv
 from es2.models import load_run
 from es2.prompts.tables import read_prompt_tables
 from es2.reference import load_references, of_prompts
 from es2.scripting import job
-from es2.tables.directions import chosen_direction, directions, harmful_of
+from es2.tables.directions import chosen_direction, directions
 from es2.turning import measure_turning, refusals_of
 
 with job(snakemake):
