@@ -63,10 +63,26 @@ def extract_tokens(lm: LanguageModel, sequences: Sequence[Sequence[int]], batch_
     return values
 
 
-def extract_earlier(lm: LanguageModel, prompts: Sequence[str], back: int) -> Tensor:
-    """Embeddings [n, L, d] of `prompts` at a token of the chat template, `back` before its last; what comes after a
-    token does not reach it."""
-    return extract_tokens(lm, [tokens[: len(tokens) - back] for tokens in lm.chat_tokens(prompts)])
+@torch.no_grad()
+def extract_last(lm: LanguageModel, sequences: Sequence[Sequence[int]], count: int, batch_tokens: int = 512) -> Tensor:
+    """Embeddings [count, n, L, d] of token sequences at each of their last `count` tokens, the last first, in one pass.
+
+    No sequence may be shorter than that.
+    """
+    layers = range(lm.n_layers)
+    values = torch.empty(count, len(sequences), len(layers), lm.width)
+    n_head = min(shared_head(sequences), min(len(sequence) for sequence in sequences) - count)
+    lengths = [len(sequence) - n_head for sequence in sequences]
+    for rows in token_budget_batches(lengths, even_budget(lengths, batch_tokens), most=len(lengths)):
+        layout = lay_out(lm, [sequences[row] for row in rows], n_head)
+        every, last = torch.arange(len(rows)), torch.tensor([lengths[row] - 1 for row in rows])
+        cursor = Cursor(torch.tensor(rows), layout.find(every, last)[1].to(lm.device))
+        with record_residual(lm, layers, whole=True) as recorded, lm.looking_at(cursor):
+            layout.run(lm)
+        for back in range(count):
+            at = layout.find(every, last - back)
+            values[back, rows] = torch.stack([recorded[layer][at] for layer in layers], dim=1).float().cpu()
+    return values
 
 
 def unit_difference(values: Tensor, harmful: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from es2.attacks.ablation import ProjectionAttack
 from es2.checkpoints import trainable
 from es2.errors import UserError
 from es2.examples import run_examples
+from es2.methods import adversary as adversary_module
 from es2.methods.adversary import landing, project, push
 from es2.methods.base import kl_to_parent
 from es2.models import Cursor
@@ -197,31 +198,89 @@ def test_ablation_in_training_is_the_attackers_at_every_token(bench):
     assert (found.final - plain.final).abs().max() > 1e-2
 
 
-def test_the_hardest_directions_are_those_that_make_compliance_likeliest(bench):
-    """The oracle: each layer's direction projected out by hand, each answer's likelihood read one prompt at a time."""
-    seeking = {**SETTINGS["adversarial"], "edits": ["ablation"], "hardest": 2}
-    learner = learner_of(bench, "adversarial", adversarial=seeking)
+def compliance_without(bench, lm, unit, answers=16):
+    """The oracle: the direction projected out by hand, each answer's likelihood read one prompt at a time."""
+    per_token = []
+    with ProjectionAttack(unit).applied(lm), torch.no_grad():
+        for key in sorted(bench.data.compliant)[:answers]:
+            prompt, answer = bench.references[key].prompt_tokens, bench.data.compliant[key][:8]
+            hidden = lm.decoder(input_ids=torch.tensor([[*prompt, *answer]]), use_cache=False).last_hidden_state[0]
+            likely = lm.logits(hidden[len(prompt) - 1 : -1]).log_softmax(dim=-1)
+            per_token += [line[token].item() for line, token in zip(likely, answer, strict=True)]
+    return sum(per_token) / len(per_token)
+
+
+def seeking(bench, **changes):
+    """A learner whose one edit is the ablation of one of the hardest directions, and its model."""
+    training = {**SETTINGS["adversarial"], "edits": ["ablation"], **changes}
+    learner = learner_of(bench, "adversarial", adversarial=training)
     lm = add_random_lora(bench.load(), scale=0.05)
     learner.begin(lm, 0, 6)
-    expected = {}
-    for layer in range(lm.n_layers):
-        with ProjectionAttack(learner.adversary.difference[layer]).applied(lm), torch.no_grad():
-            per_token = []
-            for key in sorted(bench.data.compliant)[:16]:
-                prompt, answer = bench.references[key].prompt_tokens, bench.data.compliant[key][:8]
-                hidden = lm.decoder(input_ids=torch.tensor([[*prompt, *answer]]), use_cache=False).last_hidden_state[0]
-                likely = lm.logits(hidden[len(prompt) - 1 : -1]).log_softmax(dim=-1)
-                per_token += [line[token].item() for line, token in zip(likely, answer, strict=True)]
-        expected[layer] = sum(per_token) / len(per_token)
-    assert learner.adversary.likelihoods(lm) == pytest.approx(expected, abs=1e-4)
-    assert len(set(expected.values())) == lm.n_layers
-    assert learner.adversary.hard == sorted(expected, key=expected.get)[-2:]
-    drawn = set()
-    for step in range(1, 20, 2):
-        learner.adversary.random = np.random.default_rng(step)
-        direction = learner.adversary.draw_direction(lm)
-        drawn |= {layer for layer in range(lm.n_layers) if torch.equal(direction, learner.adversary.difference[layer])}
-    assert drawn == set(learner.adversary.hard)
+    return learner.adversary, lm
+
+
+def drawn_places(adversary, lm):
+    """Where the directions of some draws are read."""
+    places = set()
+    for step in range(1, 60, 2):
+        adversary.random = np.random.default_rng(step)
+        direction = adversary.draw_direction(lm)
+        places |= {one for one in adversary.within(lm) if torch.equal(direction, adversary.differences[one])}
+    return places
+
+
+@pytest.mark.parametrize("positions", [1, 2, None])
+def test_the_hardest_directions_are_those_that_make_compliance_likeliest(bench, positions):
+    adversary, lm = seeking(bench, hardest=2, positions=positions)
+    n_tokens = lm.n_after if positions is None else positions
+    assert n_tokens > 1 or positions == 1
+    assert adversary.within(lm) == [(back, layer) for back in range(n_tokens) for layer in range(lm.n_layers)]
+    expected = {place: compliance_without(bench, lm, adversary.differences[place]) for place in adversary.within(lm)}
+    assert adversary.likelihoods(lm, adversary.within(lm)) == pytest.approx(expected, abs=1e-4)
+    assert len(set(expected.values())) == len(expected)
+    assert adversary.hard == sorted(expected, key=expected.get)[-2:]
+    assert drawn_places(adversary, lm) == set(adversary.hard)
+
+
+def test_of_many_directions_the_best_of_a_few_answers_are_tried_on_all(bench, monkeypatch):
+    monkeypatch.setattr(adversary_module, "MANY", 3)
+    monkeypatch.setattr(adversary_module, "FIRST", 1)
+    monkeypatch.setattr(adversary_module, "KEPT", 3)
+    adversary, lm = seeking(bench, hardest=1)
+    first = {place: compliance_without(bench, lm, adversary.differences[place], 1) for place in adversary.within(lm)}
+    kept = sorted(first, key=first.get)[-3:]
+    expected = {place: compliance_without(bench, lm, adversary.differences[place]) for place in kept}
+    assert len(kept) < len(first)
+    assert adversary.hard == [max(expected, key=expected.get)]
+
+
+def test_without_hardest_every_place_is_drawn(bench):
+    adversary, lm = seeking(bench, positions=2)
+    assert drawn_places(adversary, lm) == set(adversary.within(lm))
+
+
+def test_earlier_differences_are_those_of_shorter_prompts(bench):
+    """The oracle: a whole pass over each prompt that ends there, one at a time."""
+    adversary, lm = seeking(bench, positions=None, fit_prompts=100)
+    ids = list(bench.data.references)
+    labels = torch.tensor([key in bench.data.harmful for key in ids])
+    for back in range(lm.n_after):
+        values = []
+        for key in ids:
+            tokens = bench.references[key].prompt_tokens
+            values.append(states_at_the_end(lm, tokens[: len(tokens) - back]))
+        difference = torch.stack(values)[~labels].mean(0) - torch.stack(values)[labels].mean(0)
+        torch.testing.assert_close(
+            adversary.differences[back], torch.nn.functional.normalize(difference, dim=-1), atol=1e-4, rtol=1e-3
+        )
+
+
+def states_at_the_end(lm, tokens):
+    """The residual stream [L, d] at the last of `tokens`, by a pass of its own."""
+    end = Cursor(torch.tensor([0]), torch.tensor([len(tokens) - 1]))
+    with torch.no_grad(), record_residual(lm, range(lm.n_layers)) as recorded, lm.looking_at(end):
+        lm.decoder(input_ids=torch.tensor([tokens]), use_cache=False)
+    return torch.stack([recorded[layer][0] for layer in range(lm.n_layers)])
 
 
 def soft(bench, **changes):
@@ -316,9 +375,9 @@ def test_a_soft_prompt_in_training_needs_compliant_answers(bench):
 
 
 def test_seeking_the_hardest_directions_needs_compliant_answers(bench):
-    seeking = {**SETTINGS["adversarial"], "hardest": 2}
+    asking = {**SETTINGS["adversarial"], "hardest": 2}
     with pytest.raises(UserError, match=r"adversarial.hardest: .* null"):
-        registry.method("adversarial")({**SETTINGS, "adversarial": seeking}, replace(bench.data, compliant={}))
+        registry.method("adversarial")({**SETTINGS, "adversarial": asking}, replace(bench.data, compliant={}))
 
 
 def test_the_attacker_of_training_is_fitted_on_the_model_as_it_is(bench):
@@ -327,20 +386,14 @@ def test_the_attacker_of_training_is_fitted_on_the_model_as_it_is(bench):
     learner.begin(lm, 0, 6)
     ids = [key for key in bench.data.references if key in bench.data.harmful]
     ids += [key for key in bench.data.references if key not in bench.data.harmful]
-    values = []
-    with torch.no_grad(), record_residual(lm, range(lm.n_layers)) as recorded:
-        for key in ids:
-            tokens = bench.references[key].prompt_tokens
-            with lm.looking_at(Cursor(torch.tensor([0]), torch.tensor([len(tokens) - 1]))):
-                lm.decoder(input_ids=torch.tensor([tokens]), use_cache=False)
-            values.append(torch.stack([recorded[layer][0] for layer in range(lm.n_layers)]))
+    values = [states_at_the_end(lm, bench.references[key].prompt_tokens) for key in ids]
     labels = torch.tensor([key in bench.data.harmful for key in ids])
     values = torch.stack(values)
     expected = fit_probe_set(values, labels, values, labels, [0.01, 1.0], seed=0)
     torch.testing.assert_close(learner.adversary.probes.weight, expected.weight, atol=1e-3, rtol=1e-2)
     difference = values[~labels].mean(0) - values[labels].mean(0)
     torch.testing.assert_close(
-        learner.adversary.difference, torch.nn.functional.normalize(difference, dim=-1), atol=1e-4, rtol=1e-3
+        learner.adversary.differences[0], torch.nn.functional.normalize(difference, dim=-1), atol=1e-4, rtol=1e-3
     )
     before = learner.adversary.probes
     learner.begin(lm, 1, 6)

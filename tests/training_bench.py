@@ -40,6 +40,7 @@ SETTINGS = {
         "start": [0.0, 0.4],
         "end": [0.5, 1.0],
         "depths": [0.0, 1.0],
+        "positions": 1,
         "hardest": None,
         "answer_tokens": None,
         "soft_prompt": {"vectors": 2, "steps": 3, "batch": 2, "rate": 0.3, "bound": 4.0, "carried": False},

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from es2.attacks.base import Attacked, Evaluation, answer_under, embeddings_of
-from es2.attacks.directions import mean_difference
+from es2.attacks.directions import mean_differences
 from es2.attacks.landing import in_window
 from es2.attacks.planes import random_directions
 from es2.attacks.search import FITTED_ON, Cell, choose
@@ -163,7 +163,7 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
         random = random_directions(1, 1, evaluation.lm.width, evaluation.seed + draw)[0, 0]
         rows += _rows(evaluation, part, unit, random, **about, control="random", draw=draw)
     for draw in range(bundle["controls"]["shuffled"]):
-        shuffled = mean_difference(evaluation, evaluation.seed + draw, chosen.back)[chosen.layer]
+        shuffled = mean_differences(evaluation, chosen.back + 1, evaluation.seed + draw)[chosen.back, chosen.layer]
         rows += _rows(evaluation, part, unit, shuffled, **about, control="shuffled", draw=draw)
     return Attacked(rows, found)
 
@@ -173,8 +173,8 @@ def fitted(evaluation: Evaluation, positions: int | None) -> dict[AblationSettin
     prompt, None for all; at one at least. The last token's come first."""
     after = evaluation.lm.n_after
     most = after if positions is None else min(positions, after)
-    units = {back: mean_difference(evaluation, back=back) for back in range(max(1, most))}
-    return {AblationSetting(layer, back): unit for back, some in units.items() for layer, unit in enumerate(some)}
+    units = mean_differences(evaluation, max(1, most))
+    return {AblationSetting(layer, back): unit for back, some in enumerate(units) for layer, unit in enumerate(some)}
 
 
 def _rows(

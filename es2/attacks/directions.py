@@ -8,25 +8,28 @@ import torch
 from torch import Tensor
 
 from es2.attacks.base import Evaluation, embeddings_of
-from es2.embeddings import extract_earlier, harmful_of, unit_difference
+from es2.embeddings import extract_last, harmful_of, unit_difference
 
 
-def mean_difference(evaluation: Evaluation, shuffle: int | None = None, back: int = 0) -> Tensor:
-    """Unit vectors [L, d] of every layer from the harmful prompts' mean embedding towards the safe prompts'.
+def mean_difference(evaluation: Evaluation, shuffle: int | None = None) -> Tensor:
+    """Unit vectors [L, d] of every layer from the harmful prompts' mean embedding towards the safe prompts', at the
+    last token of the chat template; see `mean_differences`."""
+    return mean_differences(evaluation, 1, shuffle)[0]
 
-    They are read at the last token of the chat template, or `back` tokens before it.
+
+def mean_differences(evaluation: Evaluation, count: int, shuffle: int | None = None) -> Tensor:
+    """The same at each of the last `count` tokens of the chat template, the last first: [count, L, d].
 
     With `shuffle`, a seed, the control: half of each class takes the other's label. A plain permutation would not do,
     for its groups hold unequal shares of the classes, and what tells the classes apart is most of what varies.
     """
-    if back == 0:
-        embeddings = embeddings_of(evaluation, evaluation.fit)
-    else:
-        embeddings = extract_earlier(evaluation.lm, evaluation.fit["prompt"].tolist(), back)
     harmful = harmful_of(evaluation.fit)
     if shuffle is not None:
         harmful = half_of_each(harmful, shuffle)
-    return unit_difference(embeddings, harmful)
+    found = [embeddings_of(evaluation, evaluation.fit)]
+    if count > 1:
+        found += extract_last(evaluation.lm, evaluation.lm.chat_tokens(evaluation.fit["prompt"].tolist()), count)[1:]
+    return torch.stack([unit_difference(values, harmful) for values in found])
 
 
 def half_of_each(labels: Tensor, seed: int) -> Tensor:

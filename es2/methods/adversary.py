@@ -2,11 +2,12 @@
 
 What acts where an answer is written: a landing on a plane of a probe, a fixed push along the mean difference or a
 probe, or a layer's mean difference projected out, at a strength, in a layer window and with a C. What acts at the
-prompt's tokens as well: `ablation` takes a layer's mean difference out of all that is read and written; where the
-config names a number of `hardest` layers, one of those whose ablation brings out compliance most, as an attacker who
-searches would. `soft_prompt` puts free vectors after the prompt, trained each time that it is drawn on answers of the
-untrained model with which it complied: from nothing, or where it is `carried` on from where the last draw left it,
-until the attacker is fitted again. All are the attacks' own steps (method.md section 6).
+prompt's tokens as well: `ablation` takes a layer's mean difference out of all that is read and written, read at one of
+the last `positions` tokens; where the config names a number of `hardest` directions, one of those whose ablation brings
+out compliance most, as an attacker who searches would. `soft_prompt` puts free vectors after the prompt, trained each
+time that it is drawn on answers of the untrained model with which it complied: from nothing, or where it is `carried`
+on from where the last draw left it, until the attacker is fitted again. All are the attacks' own steps (method.md
+section 6).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from es2.attacks.ablation import ProjectionAttack
 from es2.attacks.landing import directions
 from es2.attacks.soft_prompt import Descent, SoftPrompt, blank, unused_tokens
 from es2.checkpoints import trainable
-from es2.embeddings import extract_tokens
+from es2.embeddings import extract_last, extract_tokens, unit_difference
 from es2.errors import UserError
 from es2.examples import Example, Outputs, put_together, run_examples
 from es2.methods.base import TrainingData
@@ -33,13 +34,21 @@ from es2.probes import ProbeSet, fit_probe_set
 
 LANDING, PUSH, PROJECT, ABLATION, SOFT_PROMPT = "landing", "push", "project", "ablation", "soft_prompt"
 TRIED, TOKENS = 16, 8  # compliant answers on which directions are tried, and how much of one: its beginning decides
+MANY, FIRST, KEPT = (
+    30,
+    4,
+    12,
+)  # more directions than that are tried on the first few answers, and the best of them on all
+
+Place = tuple[int, int]
+"""Where a mean difference is read: so many tokens before a prompt's last, and the layer."""
 
 
 class Adversary:
     """`settings` are a training's `adversarial`; `seed` fixes what is drawn, together with the step.
 
-    Fitted, it has the `probes` of the model, its mean `difference` safe - harmful [L, d] of unit length, the mean
-    `norm` [L] of its embeddings, and where asked for the `hard` layers.
+    Fitted, it has the `probes` of the model, its mean `differences` safe - harmful [P, L, d] of unit length at the last
+    P tokens of a prompt, the last first, the mean `norm` [L] of its embeddings, and where asked for the `hard` places.
     """
 
     def __init__(self, settings: Mapping[str, Any], data: TrainingData) -> None:
@@ -47,9 +56,9 @@ class Adversary:
         self.seed = 0
         self.random = np.random.default_rng(self.seed)
         self.probes: ProbeSet | None = None
-        self.difference = torch.empty(0)
+        self.differences = torch.empty(0)
         self.norm = torch.empty(0)
-        self.hard: list[int] | None = None
+        self.hard: list[Place] | None = None
         self.soft: SoftPrompt | None = None
         asks = {"hardest": settings["hardest"] is not None, "edits": SOFT_PROMPT in settings["edits"]}
         asking = [key for key, wanted in asks.items() if wanted]
@@ -78,24 +87,34 @@ class Adversary:
             places = np.random.default_rng(self.seed).permutation(len(ids))[: self.settings["fit_prompts"]]
             chosen += [ids[place] for place in places]
         with _as_it_is(lm):
-            values = extract_tokens(lm, [self.data.references[key].prompt_tokens for key in chosen])
+            tokens = [self.data.references[key].prompt_tokens for key in chosen]
             labels = torch.tensor([key in self.data.harmful for key in chosen])
+            values = extract_tokens(lm, tokens)
             self.probes = fit_probe_set(values, labels, values, labels, self.settings["c"], seed=0)
-            difference = values[~labels].mean(dim=0) - values[labels].mean(dim=0)
-            self.difference = difference / difference.norm(dim=-1, keepdim=True)
             self.norm = values.norm(dim=-1).mean(dim=0)
+            most = self.positions(lm)
+            every = [values, *(extract_last(lm, tokens, most)[1:] if most > 1 else [])]
+            self.differences = torch.stack([unit_difference(one, labels) for one in every])
             if self.settings["hardest"] is not None:
-                self.hard = sorted(self.within(lm), key=self.likelihoods(lm).__getitem__)[-self.settings["hardest"] :]
+                self.hard = self.hardest(lm, self.settings["hardest"])
+
+    def hardest(self, lm: LanguageModel, most: int) -> list[Place]:
+        """Of the places within `depths` the `most` whose ablation makes compliance likeliest, the likeliest last."""
+        places = self.within(lm)
+        if len(places) > MANY:
+            found = self.likelihoods(lm, places, FIRST)
+            places = sorted(places, key=found.__getitem__)[-max(KEPT, most) :]
+        return sorted(places, key=self.likelihoods(lm, places).__getitem__)[-most:]
 
     @torch.no_grad()
-    def likelihoods(self, lm: LanguageModel) -> dict[int, float]:
-        """{layer within `depths`: mean log-likelihood of the untrained model's compliance without its direction}."""
-        examples = [self.compliant(key) for key in sorted(self.data.compliant)[:TRIED]]
+    def likelihoods(self, lm: LanguageModel, places: Sequence[Place], answers: int = TRIED) -> dict[Place, float]:
+        """{place: mean log-likelihood of the untrained model's compliance without its direction}."""
+        examples = [self.compliant(key) for key in sorted(self.data.compliant)[:answers]]
         found = {}
-        for layer in self.within(lm):
-            with ProjectionAttack(self.difference[layer]).applied(lm):
+        for place in places:
+            with ProjectionAttack(self.differences[place]).applied(lm):
                 outputs = run_examples(lm, examples)
-            found[layer] = -cross_entropy(lm.logits(outputs.final).float(), outputs.targets).item()
+            found[place] = -cross_entropy(lm.logits(outputs.final).float(), outputs.targets).item()
         return found
 
     def compliant(self, key: str) -> Example:
@@ -140,14 +159,19 @@ class Adversary:
         return soft
 
     def draw_direction(self, lm: LanguageModel) -> Tensor:
-        """The mean difference [d] of a random layer within `depths`, one of the hardest if so set, of unit length."""
-        layers = self.within(lm) if self.hard is None else self.hard
-        return self.difference[layers[self.random.integers(len(layers))]]
+        """The mean difference [d] of a random place within `depths`, one of the hardest if so set, of unit length."""
+        places = self.within(lm) if self.hard is None else self.hard
+        return self.differences[places[self.random.integers(len(places))]]
 
-    def within(self, lm: LanguageModel) -> list[int]:
-        """The layers within `depths`."""
+    def positions(self, lm: LanguageModel) -> int:
+        """At how many tokens differences are read: of those after a prompt in the chat template, one at least."""
+        asked = self.settings["positions"]
+        return max(1, lm.n_after if asked is None else min(asked, lm.n_after))
+
+    def within(self, lm: LanguageModel) -> list[Place]:
+        """The places whose layer is within `depths`."""
         first, last = (round(depth * (lm.n_layers - 1)) for depth in self.settings["depths"])
-        return list(range(first, last + 1))
+        return [(back, layer) for back in range(self.positions(lm)) for layer in range(first, last + 1)]
 
     def draw(self, lm: LanguageModel, kind: str) -> tuple[Edit, list[int]]:
         """A random edit of a kind that acts where answers are written, and the layers it acts on."""
@@ -159,7 +183,7 @@ class Adversary:
             return landing(self.probes, at, self.random.uniform(*self.settings["strengths"])), layers
         if kind == PROJECT:
             return project(self.draw_direction(lm)), list(range(lm.n_layers))
-        towards_safe = (self.difference, -directions(self.probes)[at])[self.random.integers(2)]
+        towards_safe = (self.differences[0], -directions(self.probes)[at])[self.random.integers(2)]
         return push(towards_safe, self.random.uniform(*self.settings["budgets"]) * self.norm), layers
 
 

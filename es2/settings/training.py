@@ -126,10 +126,11 @@ class AdversarialTerms(Row):
     drawn from.
 
     `strengths`: t of the landing; `budgets`: length of the push over the mean norm; `start` and `end`: relative depth
-    of the first and last edited layer; `depths`: relative depth of the layer whose mean difference is taken out (one of
-    those within; of the `hardest` alone if that is a number); `answer_tokens`: of an answer so many are held by
-    these terms (all if null); `soft_prompt`, trained each time that it is drawn; `fit_prompts` of each class,
-    fitted again every `refit_every` steps.
+    of the first and last edited layer; `depths`: relative depth of the layer whose mean difference is taken out;
+    `positions`: at so many of the tokens that the chat template puts after a prompt it is read, from the last back (all
+    if null); it is one of these directions, of the `hardest` alone if that is a number; `answer_tokens`: of an answer
+    so many are held by these terms (all if null); `soft_prompt`, trained each time that it is drawn; `fit_prompts` of
+    each class, fitted again every `refit_every` steps.
     """
 
     refusals: Weight
@@ -142,6 +143,7 @@ class AdversarialTerms(Row):
     start: Interval
     end: Interval
     depths: Interval
+    positions: Count | None
     hardest: Count | None
     answer_tokens: Count | None
     soft_prompt: SoftPromptTerms

@@ -6,7 +6,7 @@ params: cfg (model, sets that the attacker fits on); output: table (csv).
 
 import pandas as pd
 
-from es2.embeddings import extract_earlier, harmful_of, load_embeddings, unit_difference
+from es2.embeddings import extract_last, harmful_of, load_embeddings, unit_difference
 from es2.files import write_csv
 from es2.models import load_run
 from es2.prompts.tables import read_prompt_tables
@@ -26,6 +26,7 @@ with job(snakemake):
     if earlier == 0:
         units = directions(load_embeddings(source.embeddings), fitted)
     else:
-        units = unit_difference(extract_earlier(lm, fitted["prompt"].tolist(), earlier), harmful_of(fitted))
+        tokens = lm.chat_tokens(fitted["prompt"].tolist())
+        units = unit_difference(extract_last(lm, tokens, earlier + 1)[earlier], harmful_of(fitted))
     table = measure_turning(lm, refusals, units[layer]).assign(layer=layer, earlier=earlier)
     write_csv(table, snakemake.output.table)
