@@ -1,4 +1,5 @@
-"""Greedy answers against `model.generate`, what SCAV's hooks add to our own generation, and an attacker's search."""
+"""Greedy answers against `model.generate`, what SCAV's hooks add to our own generation, an attacker's search, and the
+LM head."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from es2.models import LanguageModel
 
 BATCH = 8
 SEARCHED, SETTINGS = 12, 12  # prompts of a search's first stage, settings that it tries on them
+HEAD_ROWS, HEAD_TIMES = 64, 8  # a decoding step's states, and how often they go through the head
+HEAD_APART = 1e-4  # of the logits' norm
 GAP = 1e-3  # logits this close may swap under float32's rounding
 
 Answers = list[list[int]]
@@ -95,6 +98,7 @@ def comparisons(scene: Scene) -> Iterator[Comparison]:
     )
     yield Comparison("scav_generation", "plain_generation", hooked, plain, check, scene.sizes.repetitions, cost=True)
     yield _search(lm, prompts[:SEARCHED], n, rows, scene.sizes.slow_repetitions)
+    yield _head(lm, scene.sizes.repetitions)
 
 
 def _search(lm: LanguageModel, prompts: list[str], new_tokens: int, rows: int, repetitions: int) -> Comparison:
@@ -119,3 +123,25 @@ def _search(lm: LanguageModel, prompts: list[str], new_tokens: int, rows: int, r
         expect_same_answers(lm, asked, found, expected)
 
     return Comparison("search", "one_setting_at_a_time", ours, theirs, check, repetitions)
+
+
+def _head(lm: LanguageModel, repetitions: int) -> Comparison:
+    """A decoding step's states through the LM head, in pieces of the vocabulary, against one product with all of it."""
+    generator = torch.Generator().manual_seed(SEED)
+    states = torch.randn(HEAD_ROWS, lm.width, generator=generator).to(lm.device, lm.base.dtype)
+    head = lm.base.get_output_embeddings()
+
+    def ours() -> torch.Tensor:
+        with torch.no_grad():
+            return [lm.logits(states) for _ in range(HEAD_TIMES)][-1]
+
+    def theirs() -> torch.Tensor:
+        with torch.no_grad():
+            return [head(states) for _ in range(HEAD_TIMES)][-1]
+
+    def check(found: torch.Tensor, expected: torch.Tensor) -> None:
+        apart = float((found - expected).norm() / expected.norm())
+        if not apart < HEAD_APART:
+            raise UnequalError(f"logits are {apart:.3g} of their norm apart, bound {HEAD_APART:g}")
+
+    return Comparison("head", "one_product", ours, theirs, check, repetitions)

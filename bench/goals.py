@@ -26,5 +26,6 @@ GOALS = {
     ("generation", "unsorted_batches_of_8"): Goal(2.0),
     ("scav_generation", "plain_generation"): Goal(1.15, cost=True),
     ("search", "one_setting_at_a_time"): Goal(1.5),
+    ("head", "one_product"): Goal(1.2),
 }
 GRAPH_GOALS = {"plan": 60.0, "no_change": 15.0, "script_start": 3.0}  # seconds; the plan is of 10,000 jobs
