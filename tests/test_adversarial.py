@@ -14,8 +14,7 @@ from es2.attacks.ablation import ProjectionAttack
 from es2.checkpoints import trainable
 from es2.errors import UserError
 from es2.examples import run_examples
-from es2.methods import adversary as adversary_module
-from es2.methods.adversary import landing, project, push
+from es2.methods.adversary import Adversary, landing, project, push
 from es2.methods.base import kl_to_parent
 from es2.models import Cursor
 from es2.probes import fit_probe_set
@@ -198,16 +197,19 @@ def test_ablation_in_training_is_the_attackers_at_every_token(bench):
     assert (found.final - plain.final).abs().max() > 1e-2
 
 
-def compliance_without(bench, lm, unit, answers=16):
-    """The oracle: the direction projected out by hand, each answer's likelihood read one prompt at a time."""
-    per_token = []
+def odds_without(bench, lm, unit):
+    """The oracle: the direction projected out by hand, a prompt at a time: how much likelier the untrained model's
+    first token is than the parent's."""
+    odds = []
     with ProjectionAttack(unit).applied(lm), torch.no_grad():
-        for key in sorted(bench.data.compliant)[:answers]:
-            prompt, answer = bench.references[key].prompt_tokens, bench.data.compliant[key][:8]
-            hidden = lm.decoder(input_ids=torch.tensor([[*prompt, *answer]]), use_cache=False).last_hidden_state[0]
-            likely = lm.logits(hidden[len(prompt) - 1 : -1]).log_softmax(dim=-1)
-            per_token += [line[token].item() for line, token in zip(likely, answer, strict=True)]
-    return sum(per_token) / len(per_token)
+        for key in sorted(bench.data.compliant):
+            tokens, refused = bench.references[key].prompt_tokens, bench.references[key].answer_tokens[0]
+            if refused != bench.data.compliant[key][0]:
+                hidden = lm.decoder(input_ids=torch.tensor([tokens]), use_cache=False).last_hidden_state[0, -1]
+                likely = lm.logits(hidden).log_softmax(dim=-1)
+                odds.append((likely[bench.data.compliant[key][0]] - likely[refused]).item())
+    assert odds
+    return sum(odds) / len(odds)
 
 
 def seeking(bench, **changes):
@@ -230,28 +232,27 @@ def drawn_places(adversary, lm):
 
 
 @pytest.mark.parametrize("positions", [1, 2, None])
-def test_the_hardest_directions_are_those_that_make_compliance_likeliest(bench, positions):
+def test_the_hardest_directions_are_those_that_turn_the_first_token_most(bench, positions):
     adversary, lm = seeking(bench, hardest=2, positions=positions)
     n_tokens = lm.n_after if positions is None else positions
     assert n_tokens > 1 or positions == 1
     assert adversary.within(lm) == [(back, layer) for back in range(n_tokens) for layer in range(lm.n_layers)]
-    expected = {place: compliance_without(bench, lm, adversary.differences[place]) for place in adversary.within(lm)}
-    assert adversary.likelihoods(lm, adversary.within(lm)) == pytest.approx(expected, abs=1e-4)
+    expected = {place: odds_without(bench, lm, adversary.differences[place]) for place in adversary.within(lm)}
+    assert adversary.log_odds(lm) == pytest.approx(expected, abs=1e-4)
     assert len(set(expected.values())) == len(expected)
     assert adversary.hard == sorted(expected, key=expected.get)[-2:]
     assert drawn_places(adversary, lm) == set(adversary.hard)
 
 
-def test_of_many_directions_the_best_of_a_few_answers_are_tried_on_all(bench, monkeypatch):
-    monkeypatch.setattr(adversary_module, "MANY", 3)
-    monkeypatch.setattr(adversary_module, "FIRST", 1)
-    monkeypatch.setattr(adversary_module, "KEPT", 3)
-    adversary, lm = seeking(bench, hardest=1)
-    first = {place: compliance_without(bench, lm, adversary.differences[place], 1) for place in adversary.within(lm)}
-    kept = sorted(first, key=first.get)[-3:]
-    expected = {place: compliance_without(bench, lm, adversary.differences[place]) for place in kept}
-    assert len(kept) < len(first)
-    assert adversary.hard == [max(expected, key=expected.get)]
+def test_where_the_parent_begins_as_the_untrained_model_every_direction_is_as_hard(bench):
+    alike = {key: list(bench.references[key].answer_tokens) for key in bench.data.compliant}
+    data = replace(bench.data, compliant=alike)
+    training = {**SETTINGS["adversarial"], "edits": ["ablation"], "hardest": 2}
+    adversary = Adversary(training, data)
+    lm = add_random_lora(bench.load(), scale=0.05)
+    adversary.fit(lm)
+    assert set(adversary.log_odds(lm).values()) == {0.0}
+    assert len(adversary.hard) == 2
 
 
 def test_without_hardest_every_place_is_drawn(bench):

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from es2.activations import Edit
 from es2.attacks.ablation import ProjectionAttack
@@ -89,32 +88,32 @@ class Adversary:
         with _as_it_is(lm):
             tokens = [self.data.references[key].prompt_tokens for key in chosen]
             labels = torch.tensor([key in self.data.harmful for key in chosen])
-            values = extract_tokens(lm, tokens)
-            self.probes = fit_probe_set(values, labels, values, labels, self.settings["c"], seed=0)
-            self.norm = values.norm(dim=-1).mean(dim=0)
             most = self.positions(lm)
-            every = [values, *(extract_last(lm, tokens, most)[1:] if most > 1 else [])]
+            every = extract_last(lm, tokens, most) if most > 1 else extract_tokens(lm, tokens)[None]
+            self.probes = fit_probe_set(every[0], labels, every[0], labels, self.settings["c"], seed=0)
+            self.norm = every[0].norm(dim=-1).mean(dim=0)
             self.differences = torch.stack([unit_difference(one, labels) for one in every])
             if self.settings["hardest"] is not None:
-                self.hard = self.hardest(lm, self.settings["hardest"])
-
-    def hardest(self, lm: LanguageModel, most: int) -> list[Place]:
-        """Of the places within `depths` the `most` whose ablation makes compliance likeliest, the likeliest last."""
-        places = self.within(lm)
-        if len(places) > MANY:
-            found = self.likelihoods(lm, places, FIRST)
-            places = sorted(places, key=found.__getitem__)[-max(KEPT, most) :]
-        return sorted(places, key=self.likelihoods(lm, places).__getitem__)[-most:]
+                odds = self.log_odds(lm)
+                self.hard = sorted(odds, key=odds.__getitem__)[-self.settings["hardest"] :]
 
     @torch.no_grad()
-    def likelihoods(self, lm: LanguageModel, places: Sequence[Place], answers: int = TRIED) -> dict[Place, float]:
-        """{place: mean log-likelihood of the untrained model's compliance without its direction}."""
-        examples = [self.compliant(key) for key in sorted(self.data.compliant)[:answers]]
+    def log_odds(self, lm: LanguageModel) -> dict[Place, float]:
+        """{place within `depths`: mean log-odds, without its direction, of the first token of the untrained model's
+        compliance against that of the parent's answer}, on harmful prompts that the two begin differently.
+
+        The first token is where it is decided whether to refuse. How likely all of that compliance becomes tells the
+        best directions hardly apart, for many of them bring out another one.
+        """
+        known, said = self.data.references, self.data.compliant
+        keys = [key for key in sorted(said) if known[key].answer_tokens[0] != said[key][0]] or sorted(said)
+        examples = [Example(key, known[key].prompt_tokens, said[key][:1]) for key in keys[:TRIED]]
+        pairs = torch.tensor([[said[key][0], known[key].answer_tokens[0]] for key in keys[:TRIED]], device=lm.device)
         found = {}
-        for place in places:
+        for place in self.within(lm):
             with ProjectionAttack(self.differences[place]).applied(lm):
-                outputs = run_examples(lm, examples)
-            found[place] = -cross_entropy(lm.logits(outputs.final).float(), outputs.targets).item()
+                logits = lm.logits(run_examples(lm, examples).final).float()
+            found[place] = -logits.gather(1, pairs).diff(dim=1).mean().item()
         return found
 
     def compliant(self, key: str) -> Example:
