@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bench.measure import Comparison, UnequalError
+from bench.measure import Comparison, UnequalError, expect_close_vectors
 from bench.scene import SEED, Scene, chat_texts, study
 from es2.attacks.planes import PlaneAttack, random_directions
 from es2.generation import generate
@@ -140,8 +140,6 @@ def _head(lm: LanguageModel, repetitions: int) -> Comparison:
             return [head(states) for _ in range(HEAD_TIMES)][-1]
 
     def check(found: torch.Tensor, expected: torch.Tensor) -> None:
-        apart = float((found - expected).norm() / expected.norm())
-        if not apart < HEAD_APART:
-            raise UnequalError(f"logits are {apart:.3g} of their norm apart, bound {HEAD_APART:g}")
+        expect_close_vectors("a state's logits", found, expected, HEAD_APART)
 
     return Comparison("head", "one_product", ours, theirs, check, repetitions)
