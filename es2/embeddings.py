@@ -15,7 +15,7 @@ from es2.activations import last_mlp_at_cursor, record_residual
 from es2.batching import even_budget, shared_head, token_budget_batches
 from es2.errors import UserError
 from es2.models import Cursor, LanguageModel
-from es2.packing import lay_out
+from es2.packing import Packed, Whole, lay_out
 from es2.tensors import write_pieces
 
 PIECE = 4096  # prompts whose embeddings are in memory at a time; batches are sorted by length within a piece
@@ -48,15 +48,12 @@ def extract_tokens(lm: LanguageModel, sequences: Sequence[Sequence[int]], batch_
     """Embeddings [n, L, d] of token sequences at their last token; see `extract`."""
     layers = range(lm.n_layers)
     values = torch.empty(len(sequences), len(layers), lm.width)
-    n_head = shared_head(sequences)
-    lengths = [len(sequence) - n_head for sequence in sequences]
-    for rows in token_budget_batches(lengths, even_budget(lengths, batch_tokens), most=len(lengths)):
-        layout = lay_out(lm, [sequences[row] for row in rows], n_head)
-        last = layout.find(torch.arange(len(rows)), torch.tensor([lengths[row] - 1 for row in rows]))[1]
+    for rows, layout, last in _passes(lm, sequences, shared_head(sequences), batch_tokens):
+        at = layout.find(torch.arange(len(rows)), last)[1].to(lm.device)
         with (
             last_mlp_at_cursor(lm),
             record_residual(lm, layers) as recorded,
-            lm.looking_at(Cursor(torch.tensor(rows), last.to(lm.device))),
+            lm.looking_at(Cursor(torch.tensor(rows), at)),
         ):
             layout.run(lm)
         values[rows] = torch.stack([recorded[layer] for layer in layers], dim=1).float().cpu()
@@ -72,10 +69,8 @@ def extract_last(lm: LanguageModel, sequences: Sequence[Sequence[int]], count: i
     layers = range(lm.n_layers)
     values = torch.empty(count, len(sequences), len(layers), lm.width)
     n_head = min(shared_head(sequences), min(len(sequence) for sequence in sequences) - count)
-    lengths = [len(sequence) - n_head for sequence in sequences]
-    for rows in token_budget_batches(lengths, even_budget(lengths, batch_tokens), most=len(lengths)):
-        layout = lay_out(lm, [sequences[row] for row in rows], n_head)
-        every, last = torch.arange(len(rows)), torch.tensor([lengths[row] - 1 for row in rows])
+    for rows, layout, last in _passes(lm, sequences, n_head, batch_tokens):
+        every = torch.arange(len(rows))
         cursor = Cursor(torch.tensor(rows), layout.find(every, last)[1].to(lm.device))
         with record_residual(lm, layers, whole=True) as recorded, lm.looking_at(cursor):
             layout.run(lm)
@@ -83,6 +78,16 @@ def extract_last(lm: LanguageModel, sequences: Sequence[Sequence[int]], count: i
             at = layout.find(every, last - back)
             values[back, rows] = torch.stack([recorded[layer][at] for layer in layers], dim=1).float().cpu()
     return values
+
+
+def _passes(
+    lm: LanguageModel, sequences: Sequence[Sequence[int]], n_head: int, batch_tokens: int
+) -> Iterator[tuple[list[int], Packed | Whole, Tensor]]:
+    """The forward passes of an extraction: which sequences, how they lie, and each one's last own token [b]."""
+    lengths = [len(sequence) - n_head for sequence in sequences]
+    for rows in token_budget_batches(lengths, even_budget(lengths, batch_tokens), most=len(lengths)):
+        layout = lay_out(lm, [sequences[row] for row in rows], n_head)
+        yield rows, layout, torch.tensor([lengths[row] - 1 for row in rows])
 
 
 def unit_difference(values: Tensor, harmful: Tensor) -> Tensor:

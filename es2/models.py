@@ -161,6 +161,11 @@ class LanguageModel:
         """How many of the chat template's tokens stand after a prompt."""
         return len(self.around("prompt")[1])
 
+    def n_read(self, positions: int | None) -> int:
+        """At how many of a prompt's last tokens directions are read: of those after it in the chat template the last
+        `positions`, None for all; one at least."""
+        return max(1, self.n_after if positions is None else min(positions, self.n_after))
+
     def chat_text(self, prompt: str) -> str:
         """The chat template around one user prompt, as text."""
         messages = [{"role": "user", "content": prompt}]

@@ -171,9 +171,7 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
 def fitted(evaluation: Evaluation, positions: int | None) -> dict[AblationSetting, Tensor]:
     """The directions [d] of every layer at the last `positions` of the tokens that the chat template puts after a
     prompt, None for all; at one at least. The last token's come first."""
-    after = evaluation.lm.n_after
-    most = after if positions is None else min(positions, after)
-    units = mean_differences(evaluation, max(1, most))
+    units = mean_differences(evaluation, evaluation.lm.n_read(positions))
     return {AblationSetting(layer, back): unit for back, some in enumerate(units) for layer, unit in enumerate(some)}
 
 

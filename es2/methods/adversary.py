@@ -88,7 +88,7 @@ class Adversary:
         with _as_it_is(lm):
             tokens = [self.data.references[key].prompt_tokens for key in chosen]
             labels = torch.tensor([key in self.data.harmful for key in chosen])
-            most = self.positions(lm)
+            most = lm.n_read(self.settings["positions"])
             every = extract_last(lm, tokens, most) if most > 1 else extract_tokens(lm, tokens)[None]
             self.probes = fit_probe_set(every[0], labels, every[0], labels, self.settings["c"], seed=0)
             self.norm = every[0].norm(dim=-1).mean(dim=0)
@@ -162,15 +162,11 @@ class Adversary:
         places = self.within(lm) if self.hard is None else self.hard
         return self.differences[places[self.random.integers(len(places))]]
 
-    def positions(self, lm: LanguageModel) -> int:
-        """At how many tokens differences are read: of those after a prompt in the chat template, one at least."""
-        asked = self.settings["positions"]
-        return max(1, lm.n_after if asked is None else min(asked, lm.n_after))
-
     def within(self, lm: LanguageModel) -> list[Place]:
         """The places whose layer is within `depths`."""
         first, last = (round(depth * (lm.n_layers - 1)) for depth in self.settings["depths"])
-        return [(back, layer) for back in range(self.positions(lm)) for layer in range(first, last + 1)]
+        backs = range(lm.n_read(self.settings["positions"]))
+        return [(back, layer) for back in backs for layer in range(first, last + 1)]
 
     def draw(self, lm: LanguageModel, kind: str) -> tuple[Edit, list[int]]:
         """A random edit of a kind that acts where answers are written, and the layers it acts on."""
