@@ -15,12 +15,11 @@ from threadpoolctl import threadpool_limits
 
 from bench import extraction, generation, probes, steps
 from bench.measure import COLUMNS, Comparison, UnequalError, measured
-from bench.scene import FULL, QUICK, Scene, embedded, larger, scene, tiny
+from bench.scene import FULL, LARGER, MODEL, QUICK, Scene, embedded, larger, scene, tiny
 from es2.errors import UserError
 from es2.files import write_csv, write_json
 
 PARTS = {"extraction": extraction, "probes": probes, "es2_step": steps, "generation": generation}
-MODEL = Path("resources/models/smollm2_135m")
 
 
 def comparisons(made: Scene, paths: Iterable[str] = tuple(PARTS)) -> Iterator[Comparison]:
@@ -38,7 +37,7 @@ def scenes(options: argparse.Namespace, folder: Path) -> Iterator[Scene]:
         else:
             yield scene(options.model.name, embedded(options.model, device), sizes)
         if options.larger:
-            yield scene("qwen2.5_0.5b_random", larger(device), sizes)
+            yield scene("qwen2.5_0.5b_random", larger(device), QUICK if options.quick else LARGER)
 
 
 def table(made: Iterable[Scene], paths: Sequence[str]) -> pd.DataFrame:

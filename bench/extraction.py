@@ -1,6 +1,7 @@
-"""Extraction of every layer at the last prompt token, against `output_hidden_states`."""
+"""Extraction of every layer at the last prompt token, against `output_hidden_states`; and in which precision."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from es2.embeddings import extract
 from es2.models import LanguageModel
 
 BOUND = 1e-4  # of a vector's norm
+ROUGH = 0.1  # the same in bfloat16, whose eight bits round in every layer
 
 
 @torch.no_grad()
@@ -59,6 +61,21 @@ def comparisons(scene: Scene) -> Iterator[Comparison]:
     }
     for name, theirs in anchors.items():
         yield Comparison("extraction", name, ours, theirs, check, scene.sizes.repetitions, flop=least_flop(lm, prompts))
+    yield _bfloat16(scene, ours)
+
+
+def _bfloat16(scene: Scene, in_float32: Callable[[], Tensor]) -> Comparison:
+    """The same in bfloat16 against float32: which of the two a study should take on this machine."""
+    lm = scene.lm
+    rounded = LanguageModel(deepcopy(lm.model).to(torch.bfloat16), lm.tokenizer, lm.system_prompt)
+
+    def ours() -> Tensor:
+        return extract(rounded, scene.prompts(), scene.batch_tokens()).float()
+
+    def check(found: Tensor, expected: Tensor) -> None:
+        expect_close_vectors("embeddings", found, expected, ROUGH)
+
+    return Comparison("extraction_bfloat16", "float32", ours, in_float32, check, scene.sizes.repetitions)
 
 
 def least_flop(lm: LanguageModel, prompts: Sequence[str]) -> float:

@@ -8,6 +8,7 @@ import torch
 
 from bench.measure import Comparison, UnequalError, expect_close_vectors
 from bench.scene import SEED, Scene, chat_texts, study
+from es2.attacks.ablation import ProjectionAttack
 from es2.attacks.planes import PlaneAttack, random_directions
 from es2.generation import generate
 from es2.models import LanguageModel
@@ -98,6 +99,7 @@ def comparisons(scene: Scene) -> Iterator[Comparison]:
     )
     yield Comparison("scav_generation", "plain_generation", hooked, plain, check, scene.sizes.repetitions, cost=True)
     yield _search(lm, prompts[:SEARCHED], n, rows, scene.sizes.slow_repetitions)
+    yield _ablations(lm, prompts[:SEARCHED], n, rows, scene.sizes.slow_repetitions)
     yield _head(lm, scene.sizes.repetitions)
 
 
@@ -123,6 +125,30 @@ def _search(lm: LanguageModel, prompts: list[str], new_tokens: int, rows: int, r
         expect_same_answers(lm, asked, found, expected)
 
     return Comparison("search", "one_setting_at_a_time", ours, theirs, check, repetitions)
+
+
+def _ablations(lm: LanguageModel, prompts: list[str], new_tokens: int, rows: int, repetitions: int) -> Comparison:
+    """Answers without each of several directions, each with its own run of the shared head, all in the same batches,
+    against one direction after the other. The directions are zero, so that both sides answer alike."""
+    asked, sequences = prompts * SETTINGS, lm.chat_tokens(prompts)
+    groups = [row // len(prompts) for row in range(len(asked))]
+    nothing = torch.zeros(len(asked), lm.width)
+
+    def ours() -> Answers:
+        with ProjectionAttack(nothing).applied(lm):
+            return [one.tokens for one in generate(lm, sequences * SETTINGS, new_tokens, rows, groups=groups)]
+
+    def theirs() -> Answers:
+        answers: Answers = []
+        for row in range(SETTINGS):
+            with ProjectionAttack(nothing[row]).applied(lm):
+                answers += [one.tokens for one in generate(lm, sequences, new_tokens, rows)]
+        return answers
+
+    def check(found: Answers, expected: Answers) -> None:
+        expect_same_answers(lm, asked, found, expected)
+
+    return Comparison("ablations", "one_direction_at_a_time", ours, theirs, check, repetitions)
 
 
 def _head(lm: LanguageModel, repetitions: int) -> Comparison:

@@ -1,6 +1,7 @@
-"""`python -m bench.graph`: what the graph itself costs; prints and saves results/bench/graph.csv (what, seconds).
+"""`python -m bench.graph`: what the graph itself costs; prints and saves results/bench/graph.csv.
 
-Everything runs in a copy of the repository whose scripts only write their outputs, so that what is timed is Snakemake.
+Snakemake is timed in a copy of the repository whose scripts only write their outputs; the start of a script, imports
+included, by itself, and with the embedded model loaded. Columns what, seconds, detail.
 """
 
 import argparse
@@ -16,11 +17,13 @@ import pandas as pd
 import yaml
 
 from bench.repository import copy_repository, imports, jobs, snakemake, stub_scripts
+from bench.scene import MODEL, tiny
 from es2.files import write_csv
 from es2.fingerprint import closure
 
 COLUMNS = ("what", "seconds", "detail")
 HEAVY = ("torch", "transformers", "peft")
+LOADED = "generate_answers"  # the script that stands for those that load a model
 Row = tuple[str, float, str]
 
 
@@ -55,15 +58,25 @@ def no_change(folder: Path, *config: str) -> Row:
 
 def script_start(scripts: Sequence[Path]) -> Row:
     """The slowest start, imports included, of the scripts that need no model."""
-    times = {}
-    for script in [scripts[0], *scripts]:  # the first once more: it also brings the libraries into the disk cache
-        code = "\n".join(["from snakemake import script", *imports(script)])
-        done, times[script.stem] = _timed(
-            lambda code=code: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # type: ignore[misc]
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+    # The first once more: it also brings the libraries into the disk cache.
+    times = {script.stem: _start(imports(script)) for script in [scripts[0], *scripts]}
     slowest = max(times, key=lambda name: times[name])
     return "script_start", times[slowest], slowest
+
+
+def model_start(folder: Path, model: Path) -> Row:
+    """The start of a script that loads a model, until it is loaded; the second time, from the disk cache."""
+    lines = imports(folder / f"workflow/scripts/{LOADED}.py")
+    load = ["from es2.models import load_model", f"load_model({str(model)!r})"]
+    return "model_start", [_start([*lines, *load]) for _ in range(2)][-1], LOADED
+
+
+def _start(lines: Sequence[str]) -> float:
+    """Seconds of a process that runs these lines as a script of the graph begins."""
+    command = [sys.executable, "-c", "\n".join(["from snakemake import script", *lines])]
+    done, seconds = _timed(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
+    assert done.returncode == 0, done.stderr[-2000:]
+    return seconds
 
 
 def light_scripts(folder: Path) -> list[Path]:
@@ -84,13 +97,16 @@ def _timed(call: Callable[[], subprocess.CompletedProcess[str]]) -> tuple[subpro
     return done, time.perf_counter() - start
 
 
-def table(quick: bool) -> pd.DataFrame:
-    """All rows; `quick` plans a small study, reruns the smoke study, and starts two scripts."""
+def table(quick: bool, model: Path) -> pd.DataFrame:
+    """All rows; `quick` plans a small study, reruns the smoke study, and starts two scripts and a tiny random model."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copy_repository(folder)
         light = light_scripts(folder)
         rows = [script_start(light[:2] if quick else light)]
+        if quick:
+            tiny(model := folder / "tiny", "cpu")
+        rows.append(model_start(folder, model))
         stub_scripts(folder)
         rows.append(plan(folder, *((1, 2) if quick else (20, 40))))
         rows.append(no_change(folder, *(["config/smoke.yaml"] if quick else [])))
@@ -101,9 +117,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(prog="python -m bench.graph", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small studies in seconds: that all of it runs")
+    parser.add_argument("--model", type=Path, default=MODEL, help="folder of the converted model")
     parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder for graph.csv")
     options = parser.parse_args(argv)
-    rows = table(options.quick)
+    rows = table(options.quick, options.model.absolute())
     write_csv(rows, options.out / "graph.csv")
     print(rows.to_string(index=False, float_format="%.1f"))
 

@@ -44,7 +44,7 @@ def bench_table(rows: pd.DataFrame, about: Mapping[str, Any]) -> str:
             row.anchor,
             f"{row.model}, {row.device}",
             f"{row.ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}]",
-            str(GOALS[row.path, row.anchor]),
+            str(GOALS[row.path, row.anchor] or ""),
             f"{row.ours_s:.3g}",
             f"{row.anchor_s:.3g}",
             "" if pd.isna(row.fraction_of_limit) else f"{row.fraction_of_limit:.0%}",
@@ -60,8 +60,9 @@ def graph_table(rows: pd.DataFrame) -> str:
     """What the graph itself costs."""
     head = ["what", "of", "seconds", "goal"]
     body = [
-        [row.what.replace("_", " "), row.detail, f"{row.seconds:.1f}", f"≤ {GRAPH_GOALS[row.what]:g}"]
+        [row.what.replace("_", " "), row.detail, f"{row.seconds:.1f}", "" if goal is None else f"≤ {goal:g}"]
         for row in rows.itertuples()
+        for goal in (GRAPH_GOALS[row.what],)
     ]
     return markdown([head, *body])
 
@@ -101,9 +102,9 @@ def filled(page: str, folder: Path) -> str:
         if not (folder / f"{name}.csv").is_file():
             raise UserError(f"there is no {folder / name}.csv; run make bench, or python -m {module}")
     page = between(page, "bench", bench_table(pd.read_csv(folder / "bench.csv"), read_json(folder / "bench.json")))
-    page = between(page, "graph", graph_table(pd.read_csv(folder / "graph.csv")))
+    graph, cost = pd.read_csv(folder / "graph.csv"), pd.read_csv(COST)
+    page = between(page, "graph", f"{graph_table(graph)}\n\n{study.loading(cost, graph)}")
     page = between(page, "memory", memory_table(pd.read_csv(folder / "memory.csv")))
-    cost = pd.read_csv(COST)
     page = between(page, "study", f"{markdown(study.rows(cost))}\n\n{study.told(cost)}")
     page = between(page, "points", points_table(pd.read_csv(POINTS)))
     return between(page, "growth", markdown(growth.table()))

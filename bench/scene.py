@@ -2,7 +2,7 @@
 
 import importlib.resources
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from es2.files import read_jsonl
 from es2.models import LanguageModel, load_model
 
 ROOT = Path(__file__).parents[1]
+MODEL = Path("resources/models/smollm2_135m")  # the embedded model, as the study converts it
 SEED = 0
 TINY = {
     "hidden_size": 32,
@@ -70,6 +71,7 @@ FULL = Sizes(
     repetitions=5,
     slow_repetitions=3,
 )
+LARGER = replace(FULL, prompts=32, padded_step=1, repetitions=3)
 QUICK = Sizes(
     prompts=12,
     fit=12,

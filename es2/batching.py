@@ -3,12 +3,16 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from es2.models import LanguageModel
+from es2.models import Cursor, LanguageModel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,14 @@ def token_budget_batches(lengths: Sequence[int], budget: int, most: int, shortes
         start += len(batch)
 
 
+def even_parts(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
+    """Consecutive parts of at most `most` items, as even as can be: a last part of one prompt would share all of its
+    tokens but one with itself."""
+    count = -(-len(items) // most)
+    ends = [len(items) * part // count for part in range(count + 1)]
+    yield from (items[start:end] for start, end in pairwise(ends))
+
+
 def even_budget(lengths: Sequence[int], budget: int) -> int:
     """The smallest budget, in padded tokens, that needs no more batches than `budget` does.
 
@@ -72,32 +84,39 @@ def even_budget(lengths: Sequence[int], budget: int) -> int:
     return budget
 
 
-def run_head(lm: LanguageModel, tokens: Sequence[int]) -> DynamicCache:
-    """Keys and values of the shared head, run once as a batch of one."""
+def run_head(lm: LanguageModel, tokens: Sequence[int], rows: Tensor | None = None) -> DynamicCache:
+    """Keys and values of the shared head, run once as a batch of one and without a cursor; or once for each of `rows`
+    [m], with a cursor that names them."""
     cache = DynamicCache()
     if tokens:
-        ids = torch.tensor([list(tokens)], device=lm.device)
-        with lm.looking_at(None):
+        n = 1 if rows is None else len(rows)
+        ids = torch.tensor([list(tokens)], device=lm.device).expand(n, -1)
+        with lm.looking_at(None if rows is None else Cursor(rows, torch.full((n,), len(tokens) - 1))):
             lm.decoder(input_ids=ids, past_key_values=cache, use_cache=True)
     return cache
 
 
-def repeat_head(head: DynamicCache, n_rows: int) -> DynamicCache:
-    """A cache of `n_rows` rows whose every row is the head; the head itself is left as it is."""
+def repeat_head(head: DynamicCache, which: Tensor) -> DynamicCache:
+    """A cache whose row i is row which[i] of the head, of which there may be one alone; the head is left as it is."""
     repeated = copy.copy(head)
     repeated.layers = [copy.copy(layer) for layer in head.layers]
     for layer in repeated.layers:
-        layer.keys = layer.keys.expand(n_rows, -1, -1, -1)  # type: ignore[union-attr]
-        layer.values = layer.values.expand(n_rows, -1, -1, -1)  # type: ignore[union-attr]
+        layer.keys, layer.values = (_rows(layer.keys, which), _rows(layer.values, which))  # type: ignore[union-attr]
     return repeated
 
 
+def _rows(states: Any, which: Tensor) -> Tensor:
+    rows: Tensor = states.expand(len(which), -1, -1, -1) if len(states) == 1 else states[which]
+    return rows
+
+
 def forward_after_head(
-    lm: LanguageModel, head: DynamicCache, n_head: int, batch: Padded
+    lm: LanguageModel, head: DynamicCache, n_head: int, batch: Padded, which: Tensor | None = None
 ) -> tuple[Tensor, DynamicCache]:
-    """Run right-padded tokens [b, t] after the head: post-norm final states [b, t, d] and the filled cache."""
+    """Run right-padded tokens [b, t] after the head, of which row i has row which[i] where there are several: post-norm
+    final states [b, t, d] and the filled cache."""
     rows, width = batch.tokens.shape
-    cache = repeat_head(head, rows)
+    cache = repeat_head(head, torch.zeros(rows, dtype=torch.long) if which is None else which)
     mask = torch.cat([batch.mask.new_ones(rows, n_head), batch.mask], dim=1)
     positions = torch.arange(n_head, n_head + width, device=batch.tokens.device)[None].expand(rows, -1)
     output = lm.decoder(

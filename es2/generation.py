@@ -48,22 +48,26 @@ def generate(
     progress: Callable[[int], None] | None = None,
     keep_states: bool = False,
     pick: Pick = greedy,
+    groups: Sequence[int] | None = None,
 ) -> list[Answer]:
     """Answers of at most `max_new_tokens` tokens to token sequences, in their order; greedy unless `pick` says else.
 
     Before each forward pass `lm.cursor` is set to the rows and positions that predict the next token, so that a
     residual edit (es2.activations.edit_residual) acts on the last prompt token and on every generated one. What comes
     before the last token of a sequence that is there several times in a batch is run once, without a cursor.
+
+    Where edits act at every token (es2.attacks.ablation), `groups` [n] has the same number for the sequences under the
+    same edit: each group then runs the shared head for itself, each sequence all of its own tokens, and in every pass
+    there is a cursor, which has one row of each group when the head is run.
     """
+    if not sequences:
+        return []
     answers: list[Answer | None] = [None] * len(sequences)
-    n_head = shared_head(sequences)
-    head = run_head(lm, sequences[0][:n_head]) if sequences else None
-    own = [list(sequence[n_head:]) for sequence in sequences]
+    asked = _Asked.of(lm, sequences, groups)
     try:
-        for rows in _batches(lm, n_head, [len(tokens) for tokens in own], max_new_tokens, batch_rows):
-            assert head is not None
+        for rows in _batches(lm, asked.n_head, [len(tokens) for tokens in asked.own], max_new_tokens, batch_rows):
             seen: list[tuple[Tensor, Tensor]] | None = [] if keep_states else None
-            for row, tokens, finished in _generate_batch(lm, head, n_head, own, rows, max_new_tokens, seen, pick):
+            for row, tokens, finished in _generate_batch(lm, asked, rows, max_new_tokens, seen, pick):
                 text = lm.tokenizer.decode(tokens, skip_special_tokens=True).strip()
                 states = None if seen is None else torch.cat([last[kept == row] for kept, last in seen])
                 answers[row] = Answer(tokens, text, finished, states)
@@ -72,6 +76,28 @@ def generate(
     finally:
         lm.cursor = None
     return [answer for answer in answers if answer is not None]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The sequences' own tokens, and the head before them that they share: it was run once, or for every group, whose
+    row of it `which` [n] tells for each sequence."""
+
+    head: DynamicCache
+    n_head: int
+    own: list[list[int]]
+    which: Tensor | None
+
+    @classmethod
+    def of(cls, lm: LanguageModel, sequences: Sequence[Sequence[int]], groups: Sequence[int] | None) -> "_Asked":
+        n_head = shared_head(sequences)
+        own = [list(sequence[n_head:]) for sequence in sequences]
+        if groups is None:
+            return cls(run_head(lm, sequences[0][:n_head]), n_head, own, None)
+        first = {group: row for row, group in reversed(list(enumerate(groups)))}
+        place = {group: index for index, group in enumerate(first)}
+        head = run_head(lm, sequences[0][:n_head], torch.tensor(list(first.values())))
+        return cls(head, n_head, own, torch.tensor([place[group] for group in groups]))
 
 
 def _batches(
@@ -113,9 +139,7 @@ class _Running:
 
 def _generate_batch(
     lm: LanguageModel,
-    head: DynamicCache,
-    n_head: int,
-    own: Sequence[Sequence[int]],
+    asked: _Asked,
     rows: list[int],
     max_new_tokens: int,
     seen: list[tuple[Tensor, Tensor]] | None,
@@ -124,7 +148,7 @@ def _generate_batch(
     """Answers to one batch: (row, tokens, finished) for each of its rows; to `seen`, if it is there, the rows
     [b] of each step with the final states [b, d] that predict their next token."""
     ends = torch.tensor(sorted(lm.end_tokens()), device=lm.device)
-    running = _prefill(lm, head, n_head, own, rows, max_new_tokens)
+    running = _prefill(lm, asked, rows, max_new_tokens)
     tokens: dict[int, list[int]] = {row: [] for row in rows}
     done: list[tuple[int, list[int], bool]] = []
     for step in range(1, max_new_tokens + 1):
@@ -145,34 +169,29 @@ def _generate_batch(
     return done + [(row, tokens[row], False) for row in running.rows.tolist()]
 
 
-def _prefill(
-    lm: LanguageModel,
-    head: DynamicCache,
-    n_head: int,
-    own: Sequence[Sequence[int]],
-    rows: list[int],
-    max_new_tokens: int,
-) -> _Running:
+def _prefill(lm: LanguageModel, asked: _Asked, rows: list[int], max_new_tokens: int) -> _Running:
     """Run the prompts' own tokens in small batches of like length, then join their caches for decoding.
 
     Decoding is fastest in wide batches, reading prompts in narrow ones: there padding is most of the cost. Where a
-    prompt stands in several rows, one for each setting of an attack, what comes before its last token is run once and
-    without a cursor, for edits act from that token on. Each row then runs that one for itself, as a step of decoding.
+    prompt stands in several rows, one for each setting of an attack that acts from its last token on, what comes before
+    that token is run once and without a cursor. Each row then runs that one for itself, as a step of decoding.
     """
-    repeated = len({tuple(own[row]) for row in rows}) < len(rows)
+    own, n_head = asked.own, asked.n_head
+    repeated = asked.which is None and len({tuple(own[row]) for row in rows}) < len(rows)
     rows_of: dict[tuple[int, ...], list[int]] = {}
     for row in rows:
-        rows_of.setdefault(tuple(own[row][:-1] if repeated else own[row]), []).append(row)
-    stems = list(rows_of)
+        rows_of.setdefault(tuple(own[row][:-1]) if repeated else (row,), []).append(row)
+    shared = list(rows_of.values())
+    stems = [own[some[0]][:-1] if repeated else own[some[0]] for some in shared]
     caches, states, ordered, repeats = [], [], [], []
     for places in token_budget_batches([len(stem) for stem in stems], PREFILL_TOKENS, most=len(stems)):
-        part = [stems[place] for place in places]
+        part, together = ([some[place] for place in places] for some in (stems, shared))
         # An empty stem is run as one token, which is then masked or overwritten.
-        batch = pad_right([stem or (0,) for stem in part], lm.device)
-        together = [rows_of[stem] for stem in part]
+        batch = pad_right([stem or [0] for stem in part], lm.device)
         last = batch.lengths - 1
         lm.cursor = None if repeated else Cursor(torch.tensor([row for (row,) in together]), last, step=0)
-        found, cache = forward_after_head(lm, head, n_head, batch)
+        which = None if asked.which is None else asked.which[[row for (row,) in together]]
+        found, cache = forward_after_head(lm, asked.head, n_head, batch, which)
         caches.append(cache)
         states.append(found[torch.arange(len(part)), last])
         ordered += [row for some in together for row in some]

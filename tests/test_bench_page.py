@@ -13,7 +13,7 @@ from bench.extraction import least_flop
 from bench.goals import GOALS, GRAPH_GOALS
 from bench.measure import COLUMNS
 from bench.repository import ROOT, copy_repository
-from bench.scene import QWEN_HALF_BILLION
+from bench.scene import QWEN_HALF_BILLION, tiny
 from es2.batching import shared_head
 from es2.files import write_csv, write_json
 
@@ -44,6 +44,10 @@ def test_the_page_is_filled_in_place_and_again(measured):
         )
         assert "| scav_generation | plain_generation | tiny, cpu | 4.00 [3.50, 4.25] | ≤ 1.15 | 1.5 | 6 |  |" in filled
         assert "| no change | all | 2.5 | ≤ 15 |" in filled
+        assert "| model start | all | 2.5 |  |" in filled
+        assert (
+            "imports and loading take" in filled.partition("<!-- graph:start -->")[2].partition("<!-- graph:end -->")[0]
+        )
         assert "| 100,000 | 500 | 49.0 | 30.0 |" in filled
         assert "2 threads, x86_64, torch 9, transformers 8." in filled
         assert "Not measured" not in filled
@@ -168,3 +172,25 @@ def test_minutes_are_of_the_whole_machine():
     assert table["together"] == ["4", "26.5"]
     assert "For 20, 6.5 would have to go: adaptive SCAV (15.0), which leaves 11.5." in study.told(cost)
     assert study.told(cost.head(1)) == "Packed without a gap that is 10.0 minutes, within the 20 wanted."
+
+
+def test_the_share_of_loading_is_of_all_jobs_seconds():
+    jobs = [("finetune", 600), ("generate_answers", 300), ("collect_dsr", 90), ("plot_dsr", 10)]
+    starts = pd.DataFrame([("script_start", 2.0), ("model_start", 38.0)], columns=["what", "seconds"])
+    told = study.loading(pd.DataFrame(jobs, columns=["rule", "seconds"]), starts)
+    assert "2 jobs load a model and 2 do not" in told
+    assert "take 1.3 of the 17 minutes of all its jobs, 8%; the goal is at most 15%" in told
+
+
+def test_a_model_is_loaded_in_its_own_process(repository, tmp_path):
+    tiny(tmp_path / "model", "cpu")
+    what, seconds, script = graph.model_start(repository, tmp_path / "model")
+    assert (what, script) == ("model_start", "generate_answers")
+    assert seconds > 0
+    with pytest.raises(AssertionError, match=r"there is no config\.json"):
+        graph.model_start(repository, tmp_path / "none")
+
+
+def test_the_rules_that_load_a_model_are_those_whose_scripts_do(repository):
+    scripts = (repository / "workflow/scripts").glob("*.py")
+    assert {one.stem for one in scripts if "load_run(" in one.read_text()} | {"merge_adapter"} == study.LOADING_RULES

@@ -153,6 +153,29 @@ def test_ablation_and_its_control_equal_edited_weights(load_model, family, contr
         assert (plain - expected).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("head", [True, False])
+@pytest.mark.parametrize("rows", [3, 64])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma"])
+def test_ablations_in_common_batches_answer_as_one_after_the_other(load_model, family, rows, head):
+    """Each with its own run of the shared head, where the sequences have one."""
+    lm = load_model(family)
+    sequences = lm.chat_tokens(TEXTS[:5])
+    if not head:
+        sequences = [ids[place:] for place, ids in enumerate(sequences)]
+        assert len({ids[0] for ids in sequences}) > 1
+    units = random_directions(1, 4, lm.width, 4)[0]
+    apart = []
+    for unit in units:
+        with ProjectionAttack(unit).applied(lm):
+            apart += [one.tokens for one in generate(lm, sequences, N_TOKENS)]
+    groups = [group for group in "abcd" for _ in sequences]
+    with ProjectionAttack(units.repeat_interleave(5, dim=0)).applied(lm):
+        together = generate(lm, sequences * 4, N_TOKENS, rows, groups=groups)
+    assert [one.tokens for one in together] == apart
+    assert len({tuple(map(tuple, apart[start : start + 5])) for start in range(0, 20, 5)}) == 4
+    assert lm.cursor is None
+
+
 PREFILL = {"prefixes": ["Make a", "Wash the lock", "Bake"], "search": {"first_prompts": 2, "keep": 2}}
 ABLATION = {
     "kind": "ablation",
@@ -187,6 +210,13 @@ def test_ablation_takes_the_layer_with_most_compliance_and_says_what_it_spent(sc
         ("random", 1): 4,
         ("shuffled", 0): 4,
     }
+
+
+@pytest.mark.parametrize("bound", [None, 0.1])
+def test_a_window_without_a_layer_is_a_user_error(scene, bound):
+    search = {**ABLATION["search"], "window": [0.4, 0.5], "harmless_kl": bound}
+    with pytest.raises(UserError, match=r"attacks\.\w+\.search\.window: no layer of 4 lies in \[0.4, 0.5\]; widen it"):
+        ablation.evaluate(scene.evaluation(arbitrary_judge), {"search": search}, {"controls": CONTROLS})
 
 
 def test_ablation_may_read_its_direction_at_each_token_after_a_prompt(scene):

@@ -21,7 +21,7 @@ from es2.attacks.base import Attacked, Evaluation, answer_under, embeddings_of
 from es2.attacks.directions import mean_differences
 from es2.attacks.landing import in_window
 from es2.attacks.planes import random_directions
-from es2.attacks.search import FITTED_ON, Cell, choose
+from es2.attacks.search import FITTED_ON, Cell, by_cell, choose
 from es2.batching import shared_head
 from es2.errors import UserError
 from es2.generation import Answer
@@ -48,9 +48,10 @@ class AblationSetting:
 
 @dataclass(frozen=True)
 class ProjectionAttack:
-    """Project the unit vector `direction` [d] out of the residual stream wherever it is read, at every token.
+    """Project the unit vector `direction` out of the residual stream wherever it is read, at every token.
 
-    That equals projecting it out of every write: what the stream still carries along u is never read.
+    That equals projecting it out of every write: what the stream still carries along u is never read. It is [d], or
+    [n, d] with one for each of the caller's rows, which the cursor names in every pass (`generate`'s `groups`).
 
     With `instead`, another unit vector r, the control of equal norm: as much as was written along u is taken away along
     r, so that a read of the stream is off by a step as long as the attack's.
@@ -62,7 +63,7 @@ class ProjectionAttack:
     @contextmanager
     def applied(self, lm: LanguageModel) -> Iterator[None]:
         """Attack the model within the block."""
-        edit = _Projection(self.direction) if self.instead is None else _Replay(self.direction, self.instead)
+        edit = self._edit(lm)
 
         def embedded(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
             edit.begin()
@@ -81,6 +82,11 @@ class ProjectionAttack:
                 stack.callback(block.register_forward_hook(after).remove)
             yield
 
+    def _edit(self, lm: LanguageModel) -> "_Projection | _Projections | _Replay":
+        if self.instead is not None:
+            return _Replay(self.direction, self.instead)
+        return _Projection(self.direction) if self.direction.ndim == 1 else _Projections(self.direction, lm)
+
 
 class _Projection:
     """x - u (u.x), wherever the stream is read or written."""
@@ -95,6 +101,24 @@ class _Projection:
         """What a block reads of the stream `states` [..., d]."""
         unit = self.unit.to(states.device, states.dtype)
         return states - (states @ unit)[..., None] * unit
+
+    write = read
+
+
+class _Projections:
+    """The same with a unit vector for each row."""
+
+    def __init__(self, units: Tensor, lm: LanguageModel) -> None:
+        self.units, self.lm = units, lm
+
+    def begin(self) -> None:
+        """A forward pass begins, over the rows at the cursor."""
+        assert self.lm.cursor is not None
+        self.unit = self.units[self.lm.cursor.rows, None].to(self.lm.device, self.lm.base.dtype)
+
+    def read(self, states: Tensor) -> Tensor:
+        """What a block reads of the stream `states` [b, t, d]."""
+        return torch.baddbmm(states, states @ self.unit.transpose(1, 2), self.unit, alpha=-1)
 
     write = read
 
@@ -145,12 +169,20 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     units = fitted(evaluation, search["positions"])
     layers = in_window(search["window"], evaluation.lm.n_layers)
     candidates = [setting for setting in units if setting.layer in layers]
+    if not candidates:
+        raise UserError(
+            f"attacks.{evaluation.attack}.search.window: no layer of {evaluation.lm.n_layers} lies in "
+            f"{search['window']}; widen it"
+        )
     if search["harmless_kl"] is not None:
         candidates = harmless(evaluation, {one: units[one] for one in candidates}, search["harmless_kl"])
 
     def answer(prompts: pd.DataFrame, cells: Sequence[Cell[AblationSetting]]) -> list[list[Answer]]:
-        texts = prompts["prompt"].tolist()
-        return [answer_under(evaluation, ProjectionAttack(units[cell.setting]), texts) for cell in cells]
+        directions = [units[cell.setting] for cell in cells for _ in range(len(prompts))]
+        groups = [row // len(prompts) for row in range(len(directions))]
+        with ProjectionAttack(torch.stack(directions)).applied(evaluation.lm):
+            answers = evaluation.answer(prompts["prompt"].tolist() * len(cells), groups=groups)
+        return by_cell(answers, len(cells))
 
     chosen, found = choose(evaluation, candidates, answer, search)
     if not evaluation.benchmarks:

@@ -23,7 +23,8 @@ class Evaluation:
     attack: its name in the config; benchmarks: test prompts by set (columns prompt_id, prompt, split); validation:
     harmful validation prompts, on which the attacker chooses; fit: the attack split (column label too), on which
     directions are fitted; harmless: safe validation prompts, on which side effects are watched; probes: {"self" |
-    "parent" | "base": ProbeSet}; embeddings: the model's own, of all prompts but the defence split's; targets: answer
+    "parent" | "base": ProbeSet}; embeddings: the model's own (those of the defence split too where others are trained
+    on it); targets: answer
     tokens of the untrained model by prompt id, where it complied, for attacks that aim at an answer; files: those that
     the attack's config names; write: answers token sequences in place of our own generation, if it is there.
     """
@@ -52,19 +53,21 @@ class Evaluation:
             return self.validation.iloc[:0].assign(benchmark="")
         return pd.concat([frame.assign(benchmark=name) for name, frame in self.benchmarks.items()], ignore_index=True)
 
-    def answer(self, prompts: Sequence[str], prefix: Sequence[int] = ()) -> list[Answer]:
+    def answer(
+        self, prompts: Sequence[str], prefix: Sequence[int] = (), groups: Sequence[int] | None = None
+    ) -> list[Answer]:
         """Greedy answers to `prompts`, under whatever attack is applied to the model; what follows a `prefix` (tokens)
-        that the attacker puts into the answer's mouth, if there is one."""
-        return self.complete([[*ids, *prefix] for ids in self.lm.chat_tokens(prompts)])
+        that the attacker puts into the answer's mouth, if there is one. `groups`: see `generate`."""
+        return self.complete([[*ids, *prefix] for ids in self.lm.chat_tokens(prompts)], groups)
 
-    def complete(self, sequences: Sequence[Sequence[int]]) -> list[Answer]:
-        """Greedy answers to token sequences."""
+    def complete(self, sequences: Sequence[Sequence[int]], groups: Sequence[int] | None = None) -> list[Answer]:
+        """Greedy answers to token sequences; `groups`: see `generate`."""
         if self.write is not None:
             answers = self.write(sequences)
             if self.progress is not None:
                 self.progress(len(answers))
             return answers
-        return generate(self.lm, sequences, self.max_new_tokens, self.batch_rows, self.progress)
+        return generate(self.lm, sequences, self.max_new_tokens, self.batch_rows, self.progress, groups=groups)
 
     def rows(self, prompts: pd.DataFrame, answers: Sequence[Answer], **about: Any) -> list[dict[str, Any]]:
         """Answer rows for the file: who, how the attack was set (`about`: scalars or one value a prompt), answer."""
@@ -112,7 +115,7 @@ class Applied(Protocol):
     def applied(self, lm: LanguageModel) -> Iterator[None]: ...
 
 
-def answer_under(evaluation: Evaluation, attack: Any, prompts: Sequence[str]) -> list[Answer]:
+def answer_under(evaluation: Evaluation, attack: Applied, prompts: Sequence[str]) -> list[Answer]:
     """Answers to `prompts` with `attack` applied; row i of the attack belongs to prompt i."""
     with attack.applied(evaluation.lm):
         return evaluation.answer(prompts)
