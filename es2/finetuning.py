@@ -89,7 +89,7 @@ def training_data(
 
 
 def refusal_tokens(lm: LanguageModel, path: str | Path, most: int) -> list[list[int]]:
-    """A file of refusal texts as tokens, ended by the end token unless cut at `most`."""
+    """A file of refusal texts as tokens, `most` at most, with the end token where it is one of them."""
     texts = [row["text"] for row in read_jsonl(path)]
     tokens = [list(ids)[:most] for ids in lm.tokenizer(texts, add_special_tokens=False)["input_ids"]]
     return [[*ids, lm.tokenizer.eos_token_id] if len(ids) < most else ids for ids in tokens]

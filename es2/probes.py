@@ -1,4 +1,4 @@
-"""Linear probes harmful / safe at every layer (method.md §4), and the layers that a run is trained at.
+"""Linear probes harmful / safe at every layer (method.md §4).
 
 Probe at layer k: P_k(harmful | e) = sigmoid(w_k.e + b_k), minimising 1/2 |w|^2 + C sum logloss with the
 intercept unpenalised, on features divided by one scalar a layer (the rms entry of the fit set), folded back
@@ -175,7 +175,9 @@ def _newton(design: Tensor, sign: Tensor, c: float, theta: Tensor, most: int = 2
         if decrement.max() < 1e-14:
             return theta
         theta = theta - _damping(design, sign, c, theta, step, decrement)[:, None] * step
-    raise ArithmeticError(f"the probes with C = {c:g} did not converge in {most} Newton steps")
+    raise UserError(
+        f"probes.c: the probes with C = {c:g} did not converge in {most} Newton steps; leave it out or take a smaller"
+    )
 
 
 def _damping(design: Tensor, sign: Tensor, c: float, theta: Tensor, step: Tensor, decrement: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ TERMS = {
 """The sections of `training` that a method reads beside what all read (`separation` names the layers)."""
 AT_LAYERS = frozenset({"es2", "es2_mean", "es2_adversarial", "circuit_breakers", "triplet", "random_target"})
 """Methods that change states at the layers of `separation`; the others at most hold them there."""
+SINGLE = "single"
+"""What stands as `control` in the answer rows of one of several samples."""
 ATTACKS = {
     "direct": "es2.attacks.direct",
     "validation": "es2.attacks.validation",

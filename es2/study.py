@@ -35,10 +35,6 @@ class Study:
         chosen = self.config.sweeps[scope].runs if scope else self.config.select.runs
         return with_ancestors(self.config, chosen)
 
-    def all_runs(self) -> list[str]:
-        """The runs of all scopes."""
-        return list(dict.fromkeys(run for scope in self.scopes for run in self.runs(scope)))
-
     def models(self, scope: str = MAIN) -> list[str]:
         """The models of a scope."""
         own = self.config.sweeps[scope].models if scope else None

@@ -60,12 +60,13 @@ def test_every_edit_is_drawn(bench, monkeypatch):
 
 def odds_without(bench, lm, unit):
     """The oracle: the direction projected out by hand, a prompt at a time: how much likelier the untrained model's
-    first token is than the parent's."""
+    first token is than that of the parent's refusal."""
     odds = []
     with ProjectionAttack(unit).applied(lm), torch.no_grad():
         for key in sorted(bench.data.compliant):
-            tokens, refused = bench.references[key].prompt_tokens, bench.references[key].answer_tokens[0]
-            if refused != bench.data.compliant[key][0]:
+            one = bench.references[key]
+            tokens, refused = one.prompt_tokens, one.answer_tokens[0]
+            if one.verdict == "refusal" and refused != bench.data.compliant[key][0]:
                 hidden = lm.decoder(input_ids=torch.tensor([tokens]), use_cache=False).last_hidden_state[0, -1]
                 likely = lm.logits(hidden).log_softmax(dim=-1)
                 odds.append((likely[bench.data.compliant[key][0]] - likely[refused]).item())
@@ -105,15 +106,17 @@ def test_the_hardest_directions_are_those_that_turn_the_first_token_most(bench, 
     assert drawn_places(adversary, lm) == set(adversary.hard)
 
 
-def test_where_the_parent_begins_as_the_untrained_model_every_direction_is_as_hard(bench):
+def test_where_no_refusal_begins_unlike_compliance_every_place_is_drawn(bench):
+    """As for a run that starts from the untrained model: nothing tells its directions apart."""
     alike = {key: list(bench.references[key].answer_tokens) for key in bench.data.compliant}
     data = replace(bench.data, compliant=alike)
     training = {**SETTINGS["adversarial"], "edits": ["ablation"], "hardest": 2}
     adversary = Adversary(training, data)
     lm = add_random_lora(bench.load(), scale=0.05)
     adversary.fit(lm)
-    assert set(adversary.log_odds(lm).values()) == {0.0}
-    assert len(adversary.hard) == 2
+    assert adversary.log_odds(lm) == {}
+    assert adversary.hard is None
+    assert drawn_places(adversary, lm) == set(adversary.within(lm))
 
 
 def test_without_hardest_every_place_is_drawn(bench):

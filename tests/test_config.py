@@ -5,7 +5,9 @@ import subprocess
 import sys
 from typing import Any
 
+import pandas as pd
 import pytest
+import yaml
 from configs import BASE, ROOT, RUBRIC, SFT, ZOO, changed, load
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +30,7 @@ def default() -> dict[str, Any]:
 def test_every_config_file_reads(name):
     study = read_study(load("config.yaml", name))
     check_files(study)
-    for run in study.all_runs():
+    for run in {run for scope in study.scopes for run in study.runs(scope)}:
         if study.trained(run):
             assert study.training(run)["batch"]
 
@@ -43,7 +45,7 @@ def test_the_benchmarks_are_test_sets_at_commits_and_the_direct_request_asks_eac
     assert {name: list(row["splits"]) for name, row in added["prompt_sets"].items()} == {
         name: ["test"] for name in added["sources"]
     }
-    for run in study.all_runs():
+    for run in {run for scope in study.scopes for run in study.runs(scope)}:
         assert not study.trained(run) or not set(study.training(run)["batch"]) & set(added["prompt_sets"])
 
 
@@ -62,6 +64,21 @@ def test_the_papers_study_starts_from_models_as_shipped_and_its_benchmarks_are_t
     es2, hold = study.training("es2_on_base"), study.training("hold_on_base")
     assert (es2["separation"].pop("weight"), hold["separation"].pop("weight")) == (1.0, 0.0)
     assert es2 == hold
+
+
+def test_the_first_tables_attacks_are_those_of_its_config():
+    """The README names a config that sets two attacks back; all attacks are then as released, but for newer keys."""
+    attacks = load("config.yaml", "examples/weaker_attackers.yaml")["attacks"]
+    table = pd.read_csv(ROOT / "docs/reference/contest/settings.csv", keep_default_na=False)
+    released = table[(table["run"] == "") & (table["attack"] != "")]
+    assert {"ablation", "soft_prompt", "addition", "scav_adaptive"} <= set(released["attack"])
+    for row in released.itertuples():
+        value = attacks[row.attack]
+        for key in row.key.split("."):
+            value = value[key]
+        assert str(value) == str(yaml.safe_load(row.value)), (row.attack, row.key)
+    assert attacks["ablation"]["search"]["positions"] == 1
+    assert attacks["soft_prompt"]["target_tokens"] is None
 
 
 def test_the_examples_are_studies(tiny_folders, monkeypatch):

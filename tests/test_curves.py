@@ -54,6 +54,14 @@ def test_worst_case_of_two_attacks_counts_what_every_one_left_refused() -> None:
     assert found[["refusal", "compliance", "degenerate"]].tolist() == [0.0, 0.75, 0.25]
 
 
+def test_a_worst_case_below_all_that_was_tested_is_not_told() -> None:
+    """Without the direct request a curve does not begin at 0."""
+    cells = frame(curve("sft", "adv", {1.0: "rrcd", 2.0: "rccc"}))
+    table = dsr_table(cells, {"m": {"scav_adaptive": [0.5, 1.0, 2.0]}}, SETTINGS)
+    told = table[(table["attack"] == "worst_case") & (table["benchmark"] == "adv")]
+    assert dict(zip(told["factor"], told["dsr"], strict=True)) == {1.0: 0.5, 2.0: 0.25}
+
+
 def test_each_attack_counts_at_its_own_budgets() -> None:
     attacks = [curve("sft", "adv", {1.0: "rrcc"}), curve("sft", "adv", {0.1: "crrr", 0.2: "cccc"}, "other")]
     table = dsr_table(

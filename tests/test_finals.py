@@ -74,6 +74,22 @@ def test_a_run_that_falls_where_its_parent_never_does_is_below_one_that_holds_as
     assert found["chosen"].tolist()[2:] == [False, False, True, True]
 
 
+def test_a_budget_that_only_the_first_stage_tried_is_no_bound() -> None:
+    wide = pd.concat([NEVER, pd.DataFrame([{"n": 12, "budget": 9.0, "compliance": 0.0, "chosen": False}])])
+    found = table({"refusal_sft": ("refusal_sft", search(0.01), wide), "es2": ("es2", search(0.05), search(0.1))})
+    assert found.loc[("es2", "scav"), "ratio"] == pytest.approx(0.5)
+
+
+def test_a_parent_that_exists_once_counts_for_each_seed() -> None:
+    rows = [row("base") | {"run": "base", "method": "base", "parent": "", "attack": "addition"}]
+    rows += [
+        row("es2") | {"run": "es2", "method": "es2", "parent": "base", "attack": "addition", "seed": seed}
+        for seed in (0, 1, 2)
+    ]
+    found = finals_table(rows, [search(0.01), search(0.03), search(0.02), search(0.04)])
+    assert found["ratio"].tolist()[1:] == pytest.approx([3, 2, 4])
+
+
 def test_runs_on_the_model_as_shipped_are_set_against_its_own_search() -> None:
     rows = [row("base") | {"run": "base", "method": "base", "parent": "", "attack": "addition"}]
     rows += [row("es2") | {"run": "es2", "method": "es2", "parent": "base", "attack": "addition"}]

@@ -41,6 +41,17 @@ def test_the_means_are_those_of_a_plain_pass(bench, parent):
             )
 
 
+def test_a_last_part_of_one_prompt_is_read_as_the_others(bench, parent, monkeypatch):
+    whole = learner_of(bench)
+    whole.prepare(parent, [])
+    assert len(whole.parent_means) == 8
+    monkeypatch.setattr("es2.methods.mean_position.PART", 7)
+    parts = learner_of(bench)
+    parts.prepare(parent, [])
+    for key, mean in whole.parent_means.items():
+        torch.testing.assert_close(parts.parent_means[key], mean, atol=1e-4, rtol=1e-4)
+
+
 def test_of_the_parent_itself_nothing_drifts_and_the_ratio_is_the_batchs(bench, parent):
     learner = learner_of(bench)
     learner.prepare(parent, [])

@@ -136,6 +136,11 @@ def test_only_the_beginning_of_a_target_is_aimed_at(scene):
         assert torch.equal(late.vectors, changed.vectors) is alike
 
 
+def test_more_vectors_than_free_tokens_are_a_user_error(scene):
+    with pytest.raises(UserError, match=r"soft_prompt.vectors: 1000 vectors .* ask for fewer"):
+        train_soft_prompt(scene.evaluation(targets=TARGETS), {**SETTINGS, "vectors": 1000})
+
+
 def test_an_opening_is_aimed_at_where_the_model_refused(scene):
     refused = [f"p{i}" for i in range(24) if IS_HARMFUL[i]][1:]
     answered = {key: target for key, target in TARGETS.items() if key not in refused}
@@ -177,6 +182,7 @@ class Shift:
 
 def fit(evaluation, settings):
     assert len(evaluation.fit) == 24
+    assert not evaluation.benchmarks
     return Shift(settings["size"])
 """
 
@@ -187,9 +193,9 @@ def test_a_file_of_ones_own_is_an_attack(scene, tmp_path, budget):
     file.write_text(OWN.format(budget=budget))
     attacked = own.evaluate(scene.evaluation(files=[str(file)]), {"path": str(file), "settings": {"size": 2.0}}, {})
     assert {(row["setting"], row["budget"], row["realised"]) for row in attacked.rows} == {
-        ("shift by two", budget, budget)
+        ("shift by two", None, budget)
     }
-    shifted = own.load(str(file)).Shift(2.0)
+    shifted = own.load(str(file), "attacks.mine.path").Shift(2.0)
     texts = [*TEXTS[:4], *TEXTS[8:11]]
     with shifted.applied(scene.lm):
         expected = [one.text for one in generate(scene.lm, scene.lm.chat_tokens(texts), N_TOKENS)]
@@ -201,7 +207,7 @@ def test_the_example_of_an_attack_is_one(scene):
     settings = {"path": file, "settings": {"layer": 2, "length": 1.5}}
     evaluation = scene.evaluation(files=[file])
     attacked = own.evaluate(evaluation, settings, {})
-    attack = own.load(file).fit(evaluation, settings["settings"])
+    attack = own.load(file, "attacks.mine.path").fit(evaluation, settings["settings"])
     length = 1.5 * scene.embeddings[:24, 2].norm(dim=-1).mean()
     torch.testing.assert_close(attack.step, length * mean_difference(evaluation)[2])
     assert {row["setting"] for row in attacked.rows} == {"push of layer 2"}
@@ -212,10 +218,10 @@ def test_the_example_of_an_attack_is_one(scene):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("x = 1\n", "has no function fit"),
-        ("import nothing_of_this_name\n", "does not run .ModuleNotFoundError"),
-        ("def fit(evaluation, settings):\n    return 3\n", "has no applied"),
-        (None, "there is no Python file"),
+        ("x = 1\n", r"attacks\.\w+\.path: .* has no function fit"),
+        ("import nothing_of_this_name\n", r"attacks\.\w+\.path: .* does not run .ModuleNotFoundError"),
+        ("def fit(evaluation, settings):\n    return 3\n", r"attacks\.\w+\.path: .* has no applied"),
+        (None, r"attacks\.\w+\.path: there is no Python file"),
     ],
 )
 def test_a_file_that_is_no_attack_is_a_user_error(scene, tmp_path, text, said):

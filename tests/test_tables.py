@@ -110,20 +110,34 @@ def test_no_text_reaches_any_table() -> None:
         assert "SECRET" not in make(cells, budgets, SETTINGS).to_csv()
 
 
-def _ability(tmp_path: Path) -> pd.DataFrame:
+def _ability(tmp_path: Path, twins: int = 1) -> pd.DataFrame:
+    """Four prompts, of which `twins` at a time are near-twins."""
     drift, scored = [], []
     for run, shift in (("base", 0.0), ("sft", 1.0), ("es2", 2.0)):
         rows = [("perplexity", "plain", f"p{i}", 4 + i + shift) for i in range(4)]
         if run != "base":
             rows += [("kl_to_parent", "plain", f"p{i}", 0.0) for i in range(4)]
             rows += [("agreement_with_parent", "plain", f"p{i}", 0.5) for i in range(4)]
-        write_csv(pd.DataFrame(rows, columns=["task", "prompt_set", "prompt_id", "value"]), tmp_path / f"{run}.csv")
+        drifted = pd.DataFrame(rows, columns=["task", "prompt_set", "prompt_id", "value"])
+        write_csv(drifted.assign(cluster=drifted["prompt_id"].str[1:].astype(int) // twins), tmp_path / f"{run}.csv")
         samples = [{"doc_id": i, "correct": int(i < 2), "logprob_normalised": -1.0 - shift} for i in range(4)]
         write_json(tmp_path / f"{run}.json", {"tasks": {"mmlu": {"n": 4, "chance": 0.25, "samples": samples}}})
         drift.append((tmp_path / f"{run}.csv", row(run)))
         scored.append((tmp_path / f"{run}.json", row(run)))
     cells = frame(*(cell(run, v, "plain") for run, v in (("base", "cccc"), ("sft", "ccrm"), ("es2", "ccrr"))))
     return ability_table(sample_frame(drift, scored, cells, SETTINGS), chance_rows(scored), SETTINGS)
+
+
+def test_drift_is_drawn_over_near_twins_together(tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    alone, twins = (
+        one(_ability(folder, each), run="base", task="perplexity")
+        for folder, each in ((tmp_path / "alone", 1), (tmp_path, 2))
+    )
+    assert (alone["value"], twins["value"]) == (5.5, 5.5)
+    assert (twins["low"], twins["high"]) == (4.5, 6.5)
+    assert alone["low"] > 4.5
+    assert alone["high"] < 6.5
 
 
 def test_ability_against_base_and_parent(tmp_path: Path) -> None:
@@ -186,7 +200,7 @@ def test_costs_are_read_from_benchmark_files(tmp_path: Path) -> None:
         path = tmp_path / "timings" / name
         path.parent.mkdir(parents=True)
         path.write_text(head + values)
-    write_jsonl(tmp_path / "a.jsonl", [{"n_tokens": 3}, {"n_tokens": 4}])
+    write_jsonl(tmp_path / "a.jsonl", [{"n_tokens": 3, "control": ""}, {"n_tokens": 4, "control": "random"}])
     tokens = generated_tokens([tmp_path / "a.jsonl"], ["generate_answers/m/sft/s0/direct"])
     table = cost_table(tmp_path / "timings", [row("sft"), row("es2")], tokens)
     tuned = one(table, rule="finetune")
@@ -208,7 +222,7 @@ def test_a_job_that_runs_at_this_moment_has_no_cost_yet(tmp_path: Path) -> None:
 
 def test_the_cost_of_an_attack_counts_its_search_and_its_answers(tmp_path: Path) -> None:
     (tmp_path / "job.tsv").write_text("s\th:m:s\tmax_rss\tcpu_time\n12.5\t0:00:12\t900.5\t20\n")
-    write_jsonl(tmp_path / "a.jsonl", [{"n_tokens": 3}, {"n_tokens": 4}])
+    write_jsonl(tmp_path / "a.jsonl", [{"n_tokens": 3, "control": ""}, {"n_tokens": 4, "control": "random"}])
     (tmp_path / "tried.csv").write_text("stage,setting,n\n1,a,12\n1,b,12\n2,a,60\n")
     (tmp_path / "none.csv").write_text("stage,setting,n\n")
     rows = [row("es2") | {"attack": name} for name in ("scav_adaptive", "direct")]
@@ -218,6 +232,16 @@ def test_the_cost_of_an_attack_counts_its_search_and_its_answers(tmp_path: Path)
     told = ["searched", "answers", "generated", "seconds", "cpu_seconds", "peak_mb"]
     assert [attacked[name] for name in told] == [84, 2, 7, 12.5, 20, 900.5]
     assert (direct["searched"], direct["answers"], math.isnan(direct["seconds"])) == (0, 2, True)
+
+
+def test_of_several_samples_the_one_kept_is_not_counted_again(tmp_path: Path) -> None:
+    (tmp_path / "none.csv").write_text("stage,setting,n\n")
+    drawn = [{"n_tokens": tokens, "control": "single"} for tokens in (3, 4, 5)]
+    write_jsonl(tmp_path / "a.jsonl", [{"n_tokens": 5, "control": ""}, *drawn])
+    rows = [row("es2") | {"attack": "sampled"}]
+    table = attack_cost_table(rows, [tmp_path / "a.jsonl"], [tmp_path / "none.csv"], ["gone"])
+    assert table[["answers", "generated"]].to_numpy().tolist() == [[3, 12]]
+    assert generated_tokens([tmp_path / "a.jsonl"], ["job"]) == {"job": {"generated": 12}}
 
 
 def test_what_attackers_tried_is_listed_with_whose_it_is() -> None:

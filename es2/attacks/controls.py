@@ -1,4 +1,4 @@
-"""Controls of a SCAV attack: its own step norms along directions that know nothing of harmfulness.
+"""Controls of SCAV and of addition: an attack's own step norms along directions that know nothing of harmfulness.
 
 An attack that a random push equals shows nothing. The shuffled-label probe is the same fit on permuted labels.
 """

@@ -16,6 +16,7 @@ from es2.attacks.base import Attacked, Evaluation
 from es2.attacks.search import FITTED_ON
 from es2.generation import Answer, generate
 from es2.models import LanguageModel
+from es2.registry import SINGLE
 
 PREFERRED = ("compliance", "degenerate", "refusal")  # which of several answers the attacker keeps
 
@@ -37,7 +38,7 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     name = f"{samples} answers at temperature {settings['temperature']:g}"
     rows = evaluation.rows(prompts, kept, fitted_on=FITTED_ON, setting=name)
     for draw in range(samples):
-        about = {"fitted_on": FITTED_ON, "setting": name, "control": "single", "draw": draw}
+        about = {"fitted_on": FITTED_ON, "setting": name, "control": SINGLE, "draw": draw}
         rows += evaluation.rows(prompts, [said[draw] for said in drawn], **about)
     return Attacked(rows)
 

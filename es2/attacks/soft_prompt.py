@@ -149,8 +149,8 @@ def _targets(evaluation: Evaluation, opening: str | None) -> list[tuple[str, lis
     pairs = [(row.prompt, known[row.prompt_id]) for row in evaluation.fit.itertuples() if row.prompt_id in known]
     if not pairs:
         raise UserError(
-            "attacks: a soft prompt needs answers of the untrained model with which it complied to harmful prompts of "
-            "an attack split; there are none. Give the attack an `opening`, to aim at instead"
+            f"attacks.{evaluation.attack}.opening: a soft prompt needs answers of the untrained model with which it "
+            "complied to harmful prompts of an attack split; there are none. Give an opening, to aim at instead"
         )
     return pairs
 
@@ -166,6 +166,13 @@ def _gradient(lm: LanguageModel, attack: SoftPrompt, examples: Sequence[Example]
 
 
 def unused_tokens(lm: LanguageModel, sequences: Iterable[Sequence[int]], n: int) -> list[int]:
-    """The last `n` token ids that none of the token sequences has, and that end no answer."""
+    """The last `n` token ids that none of the token sequences has, and that end no answer; UserError if there are
+    fewer."""
     used = {token for ids in sequences for token in ids} | lm.end_tokens()
-    return [token for token in range(lm.n_tokens - 1, -1, -1) if token not in used][:n]
+    free = [token for token in range(lm.n_tokens - 1, -1, -1) if token not in used]
+    if len(free) < n:
+        raise UserError(
+            f"soft_prompt.vectors: {n} vectors stand in the place of as many tokens that no prompt or answer has; the "
+            f"vocabulary has {len(free)} of them, so ask for fewer vectors"
+        )
+    return free[:n]

@@ -31,13 +31,9 @@ from es2.methods.base import TrainingData
 from es2.models import LanguageModel
 from es2.probes import ProbeSet, fit_probe_set
 
-LANDING, PUSH, PROJECT, ABLATION, SOFT_PROMPT = "landing", "push", "project", "ablation", "soft_prompt"
-TRIED, TOKENS = 16, 8  # compliant answers on which directions are tried, and how much of one: its beginning decides
-MANY, FIRST, KEPT = (
-    30,
-    4,
-    12,
-)  # more directions than that are tried on the first few answers, and the best of them on all
+LANDING, PROJECT, ABLATION, SOFT_PROMPT = "landing", "project", "ablation", "soft_prompt"  # the fourth is a push
+TRIED = 16  # prompts on which directions are tried
+TOKENS = 8  # of a compliant answer: its beginning decides
 
 Place = tuple[int, int]
 """Where a mean difference is read: so many tokens before a prompt's last, and the layer."""
@@ -47,7 +43,8 @@ class Adversary:
     """`settings` are a training's `adversarial`; `seed` fixes what is drawn, together with the step.
 
     Fitted, it has the `probes` of the model, its mean `differences` safe - harmful [P, L, d] of unit length at the last
-    P tokens of a prompt, the last first, the mean `norm` [L] of its embeddings, and where asked for the `hard` places.
+    P tokens of a prompt, the last first, the mean `norm` [L] of its embeddings, and where asked for the `hard` places
+    (None: all, also where the parent refuses nothing that tells them apart).
     """
 
     def __init__(self, settings: Mapping[str, Any], data: TrainingData) -> None:
@@ -95,18 +92,22 @@ class Adversary:
             self.differences = torch.stack([unit_difference(one, labels) for one in every])
             if self.settings["hardest"] is not None:
                 odds = self.log_odds(lm)
-                self.hard = sorted(odds, key=odds.__getitem__)[-self.settings["hardest"] :]
+                self.hard = sorted(odds, key=odds.__getitem__)[-self.settings["hardest"] :] or None
 
     @torch.no_grad()
     def log_odds(self, lm: LanguageModel) -> dict[Place, float]:
         """{place within `depths`: mean log-odds, without its direction, of the first token of the untrained model's
-        compliance against that of the parent's answer}, on harmful prompts that the two begin differently.
+        compliance against that of the parent's refusal}, on harmful prompts that the two begin differently; empty where
+        there is none, as for a run that starts from the untrained model itself.
 
         The first token is where it is decided whether to refuse. How likely all of that compliance becomes tells the
         best directions hardly apart, for many of them bring out another one.
         """
         known, said = self.data.references, self.data.compliant
-        keys = [key for key in sorted(said) if known[key].answer_tokens[0] != said[key][0]] or sorted(said)
+        refused = [key for key in sorted(said) if known[key].verdict == "refusal"]
+        keys = [key for key in refused if known[key].answer_tokens[0] != said[key][0]]
+        if not keys:
+            return {}
         examples = [Example(key, known[key].prompt_tokens, said[key][:1]) for key in keys[:TRIED]]
         pairs = torch.tensor([[said[key][0], known[key].answer_tokens[0]] for key in keys[:TRIED]], device=lm.device)
         found = {}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from es2.batching import even_parts
 from es2.examples import Example, Outputs, run_examples
 from es2.methods.base import TrainingData
 from es2.methods.separation import Separation
@@ -32,8 +33,7 @@ class MeanPosition(Separation):
         super().prepare(lm, drawn)
         references = sorted(self.data.references.items(), key=lambda pair: len(pair[1].prompt_tokens))
         examples = [Example(key, one.prompt_tokens, one.answer_tokens[:1]) for key, one in references]
-        for start in range(0, len(examples), PART):
-            part = examples[start : start + PART]
+        for part in even_parts(examples, PART):
             residual = self.run(lm, part).residual
             means = torch.stack([residual[layer] for layer in self.layers], dim=1).float().cpu()
             self.parent_means |= {one.prompt_id: mean for one, mean in zip(part, means, strict=True)}

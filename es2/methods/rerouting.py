@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from es2.batching import even_parts
 from es2.errors import UserError
 from es2.examples import Example, Outputs, run_examples
 from es2.losses.rerouting import random_target_loss, rerouting_loss, retain_loss, schedule
@@ -58,8 +59,7 @@ class CircuitBreakers(Method):
         """Cache the parent's states of every example that will be drawn."""
         wanted = {_key(one): one for one in (self.example(*pair) for pair in drawn)}
         examples = sorted(wanted.values(), key=lambda one: len(one.prompt_tokens) + len(one.answer_tokens))
-        for start in range(0, len(examples), PART):
-            part = examples[start : start + PART]
+        for part in even_parts(examples, PART):
             outputs = run_examples(lm, part, self.layers, whole=True)
             for one, states in zip(part, outputs.whole, strict=True):
                 self.parent[_key(one)] = {layer: value.float().cpu() for layer, value in states.items()}

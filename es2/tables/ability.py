@@ -54,9 +54,7 @@ def sample_frame(
 def _drift(path: str | Path, row: Mapping[str, Any]) -> pd.DataFrame:
     frame = pd.read_csv(path, dtype={"prompt_id": str})
     head = who(row)
-    part = frame.assign(
-        **head, metric=frame["prompt_set"], judged_by="", item=frame["prompt_id"], cluster=frame["prompt_id"]
-    )
+    part = frame.assign(**head, metric=frame["prompt_set"], judged_by="", item=frame["prompt_id"])
     return part[[*RUN, "task", "metric", "judged_by", "item", "cluster", "value"]]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from es2.files import read_jsonl
-from es2.tables.listing import read_benchmark
+from es2.tables.listing import once, read_benchmark
 from es2.tables.verdicts import RUN, who
 
 COLUMNS = [*RUN, "attack", "searched", "answers", "generated", "seconds", "cpu_seconds", "peak_mb"]
@@ -28,7 +28,7 @@ def attack_cost_table(
     """
     out = []
     for row, wrote, tried, timing in zip(rows, answers, searches, timings, strict=True):
-        written = read_jsonl(wrote)
+        written = once(read_jsonl(wrote))
         out.append(
             {**who(row), "attack": row["attack"], "searched": _searched(tried), "answers": len(written)}
             | {"generated": sum(one["n_tokens"] for one in written)}

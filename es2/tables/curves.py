@@ -70,7 +70,7 @@ class Curve:
         return self.prompts.assign(**values)
 
     def within(self, budget: float) -> pd.DataFrame:
-        """The same for an attacker who has `budget`: he need not spend more than the largest tested one."""
+        """The same where `budget` may be larger than all that were tested: the largest stands for it then."""
         return self.at(min(budget, float(self.budgets[-1])))
 
     def only(self, ids: Sequence[str]) -> "Curve":

@@ -5,7 +5,7 @@ trials brought into a contest is measured again on validation prompts, by the se
 budgets: the run of a method that stands highest above its parent, under the attack that it holds worst, is chosen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ def finals_table(rows: Sequence[Mapping[str, Any]], searches: Sequence[pd.DataFr
     """A row a run and attack, in the order of `rows` (dicts run ... seed, attack).
 
     searches: the attacker's trials of each (n, budget, compliance, chosen). `ratio` is to the parent's budget under the
-    same attack, empty where the parent was not attacked (which does not compete then). Where the parent never complies
+    same attack, of the same seed or, as an untrained one has no other, its first; empty where the parent was not
+    attacked (which does not compete then). Where the parent never complies
     with half, the largest budget tried stands for its own, and for the run's if that does not either: what held as
     long as its parent has the ratio 1. `least_ratio` is the smallest over the attacks; of equal ones the first run is
     chosen.
@@ -32,9 +33,13 @@ def finals_table(rows: Sequence[Mapping[str, Any]], searches: Sequence[pd.DataFr
         for row, search in zip(rows, searches, strict=True)
     ]
     table = pd.DataFrame(found, columns=COLUMNS[:-3])
-    most = np.array([search["budget"].max() for search in searches], dtype=float)
+    most = np.array([search.loc[search["chosen"].astype(bool), "budget"].max() for search in searches], dtype=float)
     reached = np.minimum(table["half_compliance_budget"], most)
-    above = [(row.model, row.parent, row.seed, row.attack) for row in table.itertuples()]
+    seeds = table.groupby(["model", "run"])["seed"].agg(set)
+    above = [
+        (row.model, row.parent, _seed(seeds.get((row.model, row.parent), set()), row.seed), row.attack)
+        for row in table.itertuples()
+    ]
     parents = table.assign(reached=reached).set_index([*ONE, "attack"]).reindex(above)
     never = parents["censored"].eq(True).to_numpy()
     own = np.where(never, reached, table["half_compliance_budget"])
@@ -45,3 +50,8 @@ def finals_table(rows: Sequence[Mapping[str, Any]], searches: Sequence[pd.DataFr
     ranked = runs.sort_values("least_ratio", ascending=False, kind="stable")
     best = ranked.groupby(["model", "method", "seed"], sort=False).head(1).set_index(ONE).index
     return table.assign(chosen=table.set_index(ONE).index.isin(best))
+
+
+def _seed(trained: Collection[int], seed: int) -> int:
+    """The seed at which a parent counts for a run of `seed`."""
+    return seed if seed in trained or not trained else min(trained)

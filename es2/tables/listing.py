@@ -10,6 +10,7 @@ import pandas as pd
 
 from es2.errors import UserError
 from es2.files import read_json, read_jsonl
+from es2.registry import SINGLE
 from es2.tables.verdicts import RUN, who
 
 SETTING_COLUMNS = [*RUN, "attack", "key", "value"]
@@ -94,9 +95,15 @@ def package_versions(names: Iterable[str]) -> dict[str, str]:
 def generated_tokens(paths: Sequence[str | Path], jobs: Sequence[str]) -> dict[str, dict[str, int]]:
     """Tokens that each job generated, from its answers: job (`{rule}/.../{job}`) -> {"generated": n}."""
     return {
-        job: {"generated": sum(row["n_tokens"] for row in read_jsonl(path))}
+        job: {"generated": sum(row["n_tokens"] for row in once(read_jsonl(path)))}
         for path, job in zip(paths, jobs, strict=True)
     }
+
+
+def once(answers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """A job's answer rows, each answer once: where several were drawn (`SINGLE`), the one kept is told again."""
+    drawn = [row for row in answers if row["control"] == SINGLE]
+    return drawn or list(answers)
 
 
 def read_benchmark(path: str | Path) -> dict[str, float]:

@@ -19,8 +19,9 @@ Row = dict[str, Any]
 
 
 def seeds_table(verdicts: pd.DataFrame, budgets: Budgets, settings: Settings) -> pd.DataFrame:
-    """The rows of `paired.csv` pooled over the seeds that both runs were trained with, where these are two or more,
-    and the ratios of half-compliance budgets of the curves' means over them; on the prompts that every seed met.
+    """The rows of `paired.csv` pooled over the seeds of run_a, where these are two or more, and the ratios of
+    half-compliance budgets of the curves' means over them; on the prompts that every seed met. run_b counts at the same
+    seed or, where it has none (an untrained run exists once), at its first.
 
     Arguments as in es2.tables.paired. `value` is a difference (run_a - run_b), or for `half_compliance_ratio` a ratio,
     which has no p value. All but the primary endpoint are Holm-adjusted together.

@@ -15,13 +15,16 @@ Worst = tuple[tuple[Any, ...], str, float, pd.DataFrame]
 def worst_cases(cells: pd.DataFrame, budgets: Budgets, settings: Settings) -> Iterator[Worst]:
     """The worst case over the attacks with budgets, and with those without one, at each factor of the reference's.
 
-    Each is (group as of es2.tables.curves.Curve, attack's name, factor, shares by prompt as of `worst_case`).
+    Each is (group as of es2.tables.curves.Curve, attack's name, factor, shares by prompt as of `worst_case`). A factor
+    whose budget lies below all that were tested of a curve has none, for a curve is never extended.
     """
     curves = adaptive_curves(cells)
     for group in dict.fromkeys(curve.group for curve in curves):
         fixed = [(curve, curve.fixed(budgets)) for curve in curves if curve.group == group and curve.fixed(budgets)]
         free = [cell.set_index("prompt_id") for cell in budget_free(cells, group)]
         for place, factor in enumerate(settings.factors):
+            if any(values[place] < curve.budgets[0] for curve, values in fixed):
+                continue
             reached = [curve.within(values[place]) for curve, values in fixed]
             for attack, tried in ((WORST, reached), (WORST_OF_ALL, reached + free)):
                 worst = worst_case(tried)

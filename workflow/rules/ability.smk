@@ -1,4 +1,4 @@
-"""Ability: what a run can still do, and how far it moved from its base and its parent (section 8)."""
+"""Ability: what a run can still do, and how far it moved from its base and its parent (docs/method.md, section 8)."""
 
 
 rule measure_drift:

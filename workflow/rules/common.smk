@@ -94,7 +94,7 @@ def base(wildcards) -> dict:
 
 
 def refuser(wildcards) -> dict:
-    """Whose refusals a run is held against: the study's parent's own, of another run its parent's."""
+    """The run whose refusals serve as reference: the run itself if it is the study's parent, else its parent."""
     return row(wildcards) if wildcards.run == study.config.report.parent else parent(wildcards)
 
 

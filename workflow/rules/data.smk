@@ -1,4 +1,4 @@
-"""Data: sources -> files with their hashes -> prompt sets with splits (method.md section 3); and what the hub holds."""
+"""Data: sources -> files with their hashes -> prompt sets with splits (docs/method.md, section 3); and what the hub holds."""
 
 
 rule fetch_source:

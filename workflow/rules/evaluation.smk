@@ -1,4 +1,4 @@
-"""Evaluation: a run and a bundle of attack x benchmark cells -> answers (section 6)."""
+"""Evaluation: a run and a bundle of attack x benchmark cells -> answers (docs/method.md, section 6)."""
 
 
 rule generate_answers:

@@ -1,4 +1,4 @@
-"""Judging: answers -> verdicts, by a list of phrases or by a model that is asked (section 7)."""
+"""Judging: answers -> verdicts, by a list of phrases or by a model that is asked (docs/method.md, section 7)."""
 
 
 rule judge_answers:

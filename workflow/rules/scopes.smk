@@ -30,7 +30,7 @@ def comparing(scope: str) -> list[tuple[dict, str]]:
 
 
 def over_budgets(scope: str) -> list[tuple[dict, str]]:
-    """The searches of trained runs, and of what the study's are trained on, under attacks over budgets."""
+    """The searches of trained runs, and of the study's parent, under attacks over budgets."""
     jobs = [(row, bundle) for row, bundle in searched(scope) if study.has_budgets(bundle)]
     return [(row, bundle) for row, bundle in jobs if row["parent"] or row["run"] == study.config.report.parent]
 
@@ -85,8 +85,8 @@ def parent_row(row: dict) -> dict:
 
 def sweep_outputs(sweep: str) -> list[str]:
     """The tables and figures of a sweep; those of trials tell what was tried on validation, and no more."""
-    held = sweep in TRIALS.sweeps
-    tables, figures = (TRIAL_TABLES, TRIAL_FIGURES) if held else (SWEEP_TABLES, SWEEP_FIGURES)
+    is_trials = sweep in TRIALS.sweeps
+    tables, figures = (TRIAL_TABLES, TRIAL_FIGURES) if is_trials else (SWEEP_TABLES, SWEEP_FIGURES)
     if study.config.sweeps[sweep].ability:
         tables, figures = [*tables, "ability"], [*figures, "pareto"]
     if searched(sweep):

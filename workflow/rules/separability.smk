@@ -1,4 +1,4 @@
-"""Separability: embeddings -> linear probes, the layers they choose, and how far the classes lie apart (section 9)."""
+"""Separability: embeddings -> linear probes, the layers they choose, and how far the classes lie apart (docs/method.md, section 9)."""
 
 
 rule measure_separability:

@@ -1,4 +1,4 @@
-"""Tables: what all runs of a scope measured, one file a subject; their columns are a contract (docs).
+"""Tables: what all runs of a scope measured, one file a subject; their columns are a contract (docs/tables.md).
 
 A scope is the main study (`sweep` empty) or a sweep (`sweep` is its name and a slash).
 """

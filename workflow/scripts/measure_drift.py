@@ -16,6 +16,7 @@ with job(snakemake):
     files = {"base": snakemake.input.base, "parent": snakemake.input.parent}
     references = {name: of_prompts(load_references(*pair), test) for name, pair in files.items() if pair}
     drift = pd.DataFrame(measure_drift(lm, references))
-    sets = test.drop_duplicates("prompt_id").set_index("prompt_id")["set"]
-    drift.insert(1, "prompt_set", drift["prompt_id"].map(sets))
+    known = test.drop_duplicates("prompt_id").set_index("prompt_id")
+    drift.insert(1, "prompt_set", drift["prompt_id"].map(known["set"]))
+    drift.insert(2, "cluster", drift["prompt_id"].map(known["cluster"]))
     write_csv(drift, snakemake.output.table)

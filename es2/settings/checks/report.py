@@ -1,5 +1,7 @@
 """The prompts that a reference is recorded on, and who is who in comparisons and the report."""
 
+from collections.abc import Sequence
+
 from es2.errors import UserError
 from es2.registry import UNTRAINED
 from es2.settings.checks.names import check_list, check_sizes, need
@@ -29,7 +31,7 @@ def check_reference(config: Config) -> None:
 
 def check_report(config: Config) -> None:
     """The report, the primary endpoint, the comparisons and the release name what is selected."""
-    report, primary = config.report, config.primary
+    report = config.report
     for key in ("parent", "control"):
         need(f"report.{key}", "run", getattr(report, key), config.runs)
     for key in ("plain", "look_dangerous"):
@@ -43,17 +45,36 @@ def check_report(config: Config) -> None:
                 f"report.parent: it is {report.parent}, and the run {run} starts from {start}, so that the page would "
                 "name the wrong parent; name one run in both places"
             )
-    need("primary.run", "selected run", primary.run, selected)
-    need("primary.against", "selected run", primary.against, selected)
-    need("primary.attack", "attack", primary.attack, config.attacks)
-    need("primary.benchmark", "benchmark", primary.benchmark, ["pooled", *config.select.prompt_sets])
-    comparison = config.comparison
-    need("comparison.reference", "selected run", comparison.reference, selected)
-    for run in (name for pair in comparison.pairs for name in pair):
+    need("comparison.reference", "selected run", config.comparison.reference, selected)
+    for run in (name for pair in config.comparison.pairs for name in pair):
         need("comparison.pairs", "run", run, config.runs)
-    if primary.factor is not None and primary.factor not in comparison.factors:
-        raise UserError(f"primary.factor: {primary.factor:g} is none of comparison.factors; add it there")
+    _check_primary(config, selected)
     check_list("release", "selected run", config.release, selected)
     for name in config.release:
         if config.runs[name].method == UNTRAINED:
             raise UserError(f"release: {name!r} is untrained and has no adapter to merge; take it away")
+
+
+def _check_primary(config: Config, selected: Sequence[str]) -> None:
+    """The primary endpoint is one row of `paired.csv`, for each model and seed: neither none nor several."""
+    primary, comparison = config.primary, config.comparison
+    need("primary.run", "selected run", primary.run, selected)
+    need("primary.against", "selected run", primary.against, selected)
+    need("primary.attack", "attack", primary.attack, config.attacks)
+    need("primary.benchmark", "benchmark", primary.benchmark, ["pooled", *config.select.prompt_sets])
+    over_budgets = hasattr(config.attacks[primary.attack], "budgets")
+    if over_budgets and primary.factor is None:
+        raise UserError(f"primary.factor: {primary.attack} is tried over budgets; name one of comparison.factors")
+    if not over_budgets and primary.factor is not None:
+        raise UserError(f"primary.factor: {primary.attack} is not tried over budgets; set it to null")
+    if primary.factor is not None and primary.factor not in comparison.factors:
+        raise UserError(f"primary.factor: {primary.factor:g} is none of comparison.factors; add it there")
+    parent, control = config.runs[primary.run].on, config.report.control
+    sibling = [control] if config.runs[control].on == parent else []
+    named = [b for a, b in comparison.pairs if a == primary.run]
+    compared = [run for run in dict.fromkeys([parent, *sibling, *named]) if run not in (None, primary.run)]
+    if primary.against not in compared:
+        raise UserError(
+            f"primary.against: {primary.run} is compared with {', '.join(map(str, compared)) or 'no run'}, not with "
+            f"{primary.against}; name one of these, or add the pair to comparison.pairs"
+        )

@@ -75,7 +75,15 @@ def check_training(config: Config, run: str, training: Training) -> None:
 
 def _check_adversarial(where: str, training: Training) -> None:
     adversarial = training.adversarial
-    check_window(f"{where}.training.adversarial.depths", adversarial.depths)
+    at = f"{where}.training.adversarial"
+    check_window(f"{at}.depths", adversarial.depths)
+    check_window(f"{at}.start", adversarial.start)
+    check_window(f"{at}.end", adversarial.end)
+    if adversarial.start[1] > adversarial.end[0]:
+        raise UserError(
+            f"{at}.end: it begins at {adversarial.end[0]:g}, before the last start, {adversarial.start[1]:g}, so that "
+            "an edit could have no layer; let the edits end later"
+        )
     if training.checkpoint_every % adversarial.refit_every:
         raise UserError(
             f"{where}.training.checkpoint_every: it is no multiple of adversarial.refit_every "
