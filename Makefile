@@ -99,6 +99,9 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	mkdir -p docs/reference/trainings
 	cp $(addprefix results/default/tables/trainings/,seeds.csv robustness.csv training.csv settings.csv) \
 	  results/default/figures/trainings/seeds.*.svg docs/reference/trainings/
+	mkdir -p docs/reference/primary
+	cp $(addprefix results/default/tables/primary/,seeds.csv paired.csv robustness.csv dsr.csv training.csv separability.csv settings.csv searches.csv) \
+	  results/default/figures/primary/seeds.*.svg results/default/figures/primary/robustness.*.svg docs/reference/primary/
 	for sweep in trials layers early longer each_edit pool_long ablations distances ranks no_system_prompt; do \
 	  mkdir -p docs/reference/$$sweep; \
 	  cp results/default/tables/$$sweep/*.csv results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \

@@ -31,7 +31,6 @@ from es2.config import (
 )
 from es2.errors import UserError
 from es2.fingerprint import fingerprint
-from es2.judges.registry import KINDS as JUDGES
 from es2.settings.data import model_sources
 
 min_version("9.27")

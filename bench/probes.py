@@ -61,7 +61,7 @@ class Task:
         """Rows of the test split in each resample: those of es2.layer_metrics, harmful ones first."""
         labels = self.test.labels.numpy()
         harmful, safe = np.flatnonzero(labels), np.flatnonzero(~labels)
-        weights = Weights.draw(len(harmful), len(safe), self.resamples, SEED)
+        weights = Weights.draw(range(len(harmful)), range(len(safe)), self.resamples, SEED)
         both = zip(weights.harmful.astype(int), weights.safe.astype(int), strict=True)
         return [np.concatenate([np.repeat(harmful, h), np.repeat(safe, s)]) for h, s in both]
 

@@ -21,6 +21,7 @@ import pandas as pd
 from es2.config import read_files
 from es2.errors import UserError
 from es2.files import write_csv
+from es2.judges.degenerate import is_degenerate
 from es2.judges.registry import Judge, load_judge
 from es2.judges.rubric import by_odds
 from es2.judges.verdict import Verdict
@@ -39,7 +40,7 @@ CONFUSION = ["source_model", "label", "verdict", "n"]
 
 def judged(tables: Mapping[str, pd.DataFrame], judge: Judge) -> pd.DataFrame:
     """Every completion with its label and verdict: columns source_model, prompt, label, verdict, and the `odds` of a
-    judge that goes by them (of degenerate answers too).
+    judge that goes by them (of degenerate answers too, though it is not asked about them in a study).
 
     tables: {source model: frame with the columns prompt, completion, final_label}.
     """
@@ -49,7 +50,10 @@ def judged(tables: Mapping[str, pd.DataFrame], judge: Judge) -> pd.DataFrame:
     kept = every[["source_model", "prompt", "label"]]
     if judge.odds_all is not None:
         odds = judge.odds_all(pairs)
-        return kept.assign(verdict=[str(verdict) for verdict in by_odds(odds, judge.threshold)], odds=odds)
+        flagged = [is_degenerate(*pair) for pair in pairs]
+        verdicts = zip(flagged, by_odds(odds, judge.threshold), strict=True)
+        said = [str(Verdict.DEGENERATE if broken else verdict) for broken, verdict in verdicts]
+        return kept.assign(verdict=said, odds=odds)
     return kept.assign(verdict=[str(verdict) for verdict in judge.judge_all(pairs)])
 
 
@@ -140,7 +144,7 @@ def main(arguments: Sequence[str]) -> None:
     flagged = (found["verdict"] == "degenerate").mean()
     print(table.round(3).to_string(index=False))
     print(f"called degenerate, of {len(found)} real answers: {flagged:.4f}")
-    if "odds" in found:
+    if "odds" in found and found["source_model"].nunique() > 1:
         _tell_thresholds(found, judge, asked.out)
 
 

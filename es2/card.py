@@ -33,13 +33,14 @@ QUANTISED = re.compile(r"[.-]((?:I?Q\d\w*|F16|BF16|F32))\.gguf$", re.IGNORECASE)
 class CardFacts:
     """What a card states that no table holds.
 
-    run, seed: whose weights; origin: the config's row of the model (format, source, repo, revision, licence);
-    sources: the config's rows of the sources; layers: those that were trained; files: hashes of the base's
-    files by name; check: what the merge was checked for.
+    run, seed: whose weights; parent: the run that it continues; origin: the config's row of the model (format, source,
+    repo, revision, licence); sources: the config's rows of the sources; layers: those that were trained; files: hashes
+    of the base's files by name; check: what the merge was checked for.
     """
 
     run: str
     seed: int
+    parent: str
     origin: Mapping[str, Any]
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     layers: tuple[int, ...] = ()
@@ -115,14 +116,17 @@ def _provenance(facts: CardFacts, title: str) -> str:
 
 
 def _training(facts: CardFacts, study: Study, settings: pd.DataFrame) -> str:
-    """Layers, parent and the settings that `settings.csv` holds of the run."""
+    """Layers, parent and the settings that `settings.csv` holds of the run at this seed; not its own layers.json, which
+    says where a run that starts from it would be trained."""
     mine = settings[(settings["run"] == facts.run) & settings["model"].isin((study.model, ""))]
-    mine = mine.drop_duplicates("key")
+    seed = pd.to_numeric(mine["seed"], errors="coerce")
+    mine = mine[(seed.isna() | (seed == facts.seed)) & ~mine["key"].isin(("layers", "rule"))]
+    names = mine["attack"].where(mine["attack"] == "", mine["attack"] + ", ") + mine["key"]
     layers = ", ".join(map(str, facts.layers)) or "none"
     lines = [
         f"- trained layers (residual stream after block k, from 0): {layers}",
-        f"- continues the run: {study.label(study.parent)}",
-        *(f"- {key}: {value}" for key, value in zip(mine["key"], mine["value"], strict=True)),
+        f"- continues the run: {study.label(facts.parent)}",
+        *(f"- {key}: {value}" for key, value in zip(names, mine["value"], strict=True)),
     ]
     return "\n".join(lines)
 

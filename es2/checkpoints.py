@@ -40,6 +40,8 @@ class Checkpoints:
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
         tensors["random"] = torch.get_rng_state()
+        if torch.cuda.is_initialized():
+            tensors["random_cuda"] = torch.cuda.get_rng_state()
         about = {"step": str(step), "fingerprint": self.fingerprint, "rows": json.dumps(rows)}
         with atomic_write(self.path) as temporary:
             save_file(
@@ -68,6 +70,8 @@ class Checkpoints:
                 state.setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         torch.set_rng_state(tensors["random"])
+        if "random_cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random_cuda"])
         best = {key.removeprefix("best/"): value for key, value in tensors.items() if key.startswith("best/")}
         return int(about["step"]), json.loads(about["rows"]), best
 

@@ -126,5 +126,8 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
 
 def _save(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    # What another model left there would count as this one's: a chat template, where this one has none.
+    for left in (path for path in folder.iterdir() if path.is_file()):
+        left.unlink()
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)

@@ -101,12 +101,13 @@ def put_together(parts: Sequence[Outputs], places: Sequence[Sequence[int]]) -> O
 
 
 def save_states(path: str | Path, prompt_ids: Iterable[str], states: Sequence[Tensor]) -> None:
-    """Write cached states end to end as one tensor [sum t, d], with ids and lengths in the header."""
+    """Write cached states end to end as one tensor [sum t, d], with ids and lengths in the header; readable by their
+    owner only, for through the LM head they give back the answers."""
     about = {
         "prompt_ids": json.dumps(list(prompt_ids)),
         "lengths": json.dumps([len(part) for part in states]),
     }
-    write_tensors(path, {"states": torch.cat(list(states))}, about)
+    write_tensors(path, {"states": torch.cat(list(states))}, about, private=True)
 
 
 def load_states(path: str | Path) -> dict[str, Tensor]:

@@ -43,16 +43,14 @@ def finetune(lm: LanguageModel, method: type[Method], cfg: Mapping[str, Any], jo
     if settings["gradient_checkpointing"]:
         lm.checkpoint_blocks()
     layers = training_layers(settings, job.input.layers, lm.n_layers)
-    refusals = [
-        tokens for path in job.input.refusals for tokens in refusal_tokens(lm, path, cfg["reference"]["answer_tokens"])
-    ]
+    refusals = [tokens for path in job.input.refusals for tokens in refusal_tokens(lm, path, cfg["answer_tokens"])]
     batch = {name: size for name, size in settings["batch"].items() if size}
     settings = {**settings, "batch": batch}
     compliant = {key: tokens for path in job.input.compliant for key, tokens in compliant_answers(path).items()}
     learner = method(settings, training_data(prompts, references, embeddings, layers, refusals, batch, compliant))
     pools = {name: _pool(prompts, references, name) for name in batch}
     files = [job.input.answers, job.input.states, job.input.embeddings, job.input.layers]
-    files += [*job.input.prompts, *job.input.refusals, *job.input.compliant]
+    files += [job.input.model, *job.input.adapter, *job.input.prompts, *job.input.refusals, *job.input.compliant]
     fingerprint = _fingerprint({**settings, "method": method.__name__}, job.params.code, seed, files)
     saved = Checkpoints(job.params.checkpoints, fingerprint)
     trained = train(lm, learner, pools, held_out(prompts, references, embeddings), settings, seed, saved)

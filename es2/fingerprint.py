@@ -15,8 +15,8 @@ from pathlib import Path
 
 PACKAGE = "es2"
 ROOT = Path(__file__).parent
-UNSEEN = frozenset({f"{PACKAGE}.registry", f"{PACKAGE}.judges.registry"})
-"""The tables of names: a job's own entry is given as a kind, and a new entry must rerun nothing."""
+UNSEEN = frozenset({f"{PACKAGE}.registry"})
+"""The table of names: a job's own entry is given as a kind, and a new entry must rerun nothing."""
 AROUND = frozenset(f"{PACKAGE}.{name}" for name in ("lock", "makers", "progress", "provenance", "records", "scripting"))
 """What stands around a result and cannot change it: progress bars, logs, locks, records of what was done. Their own
 code does not count, so that an edit of it reruns nothing; what they import does. tests/test_around.py holds them to it:

@@ -13,13 +13,13 @@ The metrics of layer k, for its probe w.e + b (harmful above 0) and the prompts'
   there already, mean over harmful prompts; scav_step_relative: each step over its own |e|.
 - norm_ratio_to_base: mean norm over the base model's mean norm on the same prompts.
 
-Means over both classes weigh the classes equally; variances divide by n - 1. The bootstrap draws prompts
-within each class, for all layers alike; a resample is a vector of prompt weights, so that every figure is a
-product of matrices.
+Means over both classes weigh the classes equally; variances divide by n - 1. The bootstrap draws clusters of
+near-twin prompts within each class, for all layers alike; a resample is a vector of prompt weights, so that every
+figure is a product of matrices.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from torch import Tensor
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.int64]
 Mean = Callable[[Array], Array]
 PERCENTILES = (2.5, 97.5)
 MAX_FPR = 0.01
@@ -37,21 +38,25 @@ MAX_FPR = 0.01
 
 @dataclass(frozen=True)
 class Weights:
-    """Resample weights, the data's own (all ones) in row 0: harmful [1 + R, n_H], safe [1 + R, n_S]."""
+    """Resample weights, the data's own (all ones) in row 0: harmful [1 + R, n_H], safe [1 + R, n_S], each row adding up
+    to n; and the number of each prompt's cluster, [n_H] and [n_S]."""
 
     harmful: Array
     safe: Array
+    clusters: tuple[Places, Places]
 
     @classmethod
-    def draw(cls, n_harmful: int, n_safe: int, n_resamples: int, seed: int) -> "Weights":
-        """Multinomial counts within each class."""
+    def draw(cls, harmful: Sequence[Any], safe: Sequence[Any], n_resamples: int, seed: int) -> "Weights":
+        """Multinomial counts of the clusters within each class; `harmful` and `safe` name each prompt's cluster."""
         rng = np.random.default_rng(seed)
+        clusters = tuple(np.unique(np.asarray(names), return_inverse=True)[1] for names in (harmful, safe))
 
-        def of_class(n: int) -> Array:
-            counts = rng.multinomial(n, np.full(n, 1 / n), n_resamples)
-            return np.vstack([np.ones((1, n)), counts])
+        def of_class(member: Places) -> Array:
+            k = member.max() + 1
+            counts = rng.multinomial(k, np.full(k, 1 / k), n_resamples)[:, member]
+            return np.vstack([np.ones((1, len(member))), counts * (len(member) / counts.sum(axis=1, keepdims=True))])
 
-        return cls(of_class(n_harmful), of_class(n_safe))
+        return cls(of_class(clusters[0]), of_class(clusters[1]), (clusters[0], clusters[1]))
 
 
 def separability(
@@ -63,14 +68,15 @@ def separability(
     p0: float = 1e-4,
     n_resamples: int = 1000,
     seed: int = 0,
+    clusters: Sequence[Any] | None = None,
 ) -> pd.DataFrame:
     """Every metric of this module at every layer: columns layer, metric, value, low, high (95 %).
 
-    embeddings [n, L, d]; harmful [n]; the probe's weight [L, d] and bias [L]; base_norm [n, L]. At least two
-    prompts of each class.
+    embeddings [n, L, d]; harmful [n]; the probe's weight [L, d] and bias [L]; base_norm [n, L]; clusters [n], where
+    they are not given each prompt by itself. At least two prompts of each class.
     """
     mask = harmful.bool()
-    weights = Weights.draw(int(mask.sum()), int((~mask).sum()), n_resamples, seed)
+    weights = weights_of(mask, clusters, n_resamples, seed)
     rows = []
     for layer in range(embeddings.shape[1]):
         states = embeddings[:, layer].double()
@@ -82,6 +88,13 @@ def separability(
         draws |= _geometry(states, norm, base, inside, weights)
         rows += [table_row(layer, metric, values) for metric, values in draws.items()]
     return pd.DataFrame(rows)
+
+
+def weights_of(harmful: Tensor, clusters: Sequence[Any] | None, n_resamples: int, seed: int) -> Weights:
+    """The resamples of prompts with labels `harmful` [n], by their clusters [n] or each by itself."""
+    names = np.arange(len(harmful)) if clusters is None else np.asarray(clusters)
+    inside = harmful.bool().numpy()
+    return Weights.draw(names[inside], names[~inside], n_resamples, seed)
 
 
 def auroc(harmful: Array, safe: Array, weights: Weights) -> Array:
@@ -146,7 +159,9 @@ def _geometry(states: Tensor, norm: Array, base_norm: Array, harmful: Mask, weig
     squared = hh + ss - 2 * hs
     # Resampling moves both centroids at random, which can only add to their squared distance, by this much on
     # average: taken off, or the interval of a small distance would lie above the distance itself.
-    squared[1:] -= (variance_h / n_harmful + variance_s / n_safe)[1:]
+    noise_h = variance_h * _design_effect(gram[np.ix_(harmful, harmful)], weights.clusters[0]) / n_harmful
+    noise_s = variance_s * _design_effect(gram[np.ix_(~harmful, ~harmful)], weights.clusters[1]) / n_safe
+    squared[1:] -= (noise_h + noise_s)[1:]
     distance = np.sqrt(np.maximum(squared, 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
         over_spread = distance / np.sqrt((variance_h + variance_s) / 2)
@@ -156,6 +171,16 @@ def _geometry(states: Tensor, norm: Array, base_norm: Array, harmful: Mask, weig
         "centroid_over_spread": over_spread,
         "norm_ratio_to_base": both(norm) / both(base_norm),
     }
+
+
+def _design_effect(gram: Array, member: Places) -> float:
+    """How many times a mean varies under draws of clusters what it does under draws of single prompts, from the states'
+    inner products [n, n] and each prompt's cluster [n]; 1 where no two are of one cluster."""
+    centred = gram - gram.mean(axis=0) - gram.mean(axis=1, keepdims=True) + gram.mean()
+    alone = float(np.trace(centred))
+    if member.max() + 1 == len(member) or alone <= 0:
+        return 1.0
+    return float(centred[member[:, None] == member].sum()) / alone
 
 
 def _quadratic(left: Array, matrix: Array, right: Array) -> Array:

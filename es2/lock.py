@@ -140,7 +140,9 @@ def _sentence(path: Path, holder: Holder) -> str:
 def _beat(path: Path, mine: Holder, every: float, done: threading.Event) -> None:
     """Touch the lock until the work is done; end the whole process if the lock has become another's."""
     while not done.wait(every):
-        if _read(path) != mine:
-            print(f"{path}: another job took this lock while this one stood still; let that finish", file=sys.stderr)
-            os._exit(1)
-        os.utime(path)
+        # A shared file system that fails for a moment must not end the beat; the next one looks again.
+        with contextlib.suppress(OSError):
+            if _read(path) != mine:
+                print(f"{path}: another job took this lock while this one stood still; let it finish", file=sys.stderr)
+                os._exit(1)
+            os.utime(path)

@@ -76,7 +76,7 @@ def of_prompts(references: Mapping[str, Reference], prompts: pd.DataFrame) -> li
 
 
 def save_references(answers: str | Path, states: str | Path, references: Sequence[Reference]) -> None:
-    """Write answers (readable by their owner only) and states."""
+    """Write answers and states, both readable by their owner only."""
     rows: list[dict[str, Any]] = [
         {
             "prompt_id": reference.prompt_id,

@@ -39,8 +39,6 @@ TERMS = {
 """The sections of `training` that a method reads beside what all read (`separation` names the layers)."""
 AT_LAYERS = frozenset({"es2", "es2_mean", "es2_adversarial", "circuit_breakers", "triplet", "random_target"})
 """Methods that change states at the layers of `separation`; the others at most hold them there."""
-SINGLE = "single"
-"""What stands as `control` in the answer rows of one of several samples."""
 ATTACKS = {
     "direct": "es2.attacks.direct",
     "validation": "es2.attacks.validation",
@@ -54,6 +52,9 @@ ATTACKS = {
     "published": "es2.attacks.published",
     "file": "es2.attacks.own",
 }
+JUDGES = {"keyword": "es2.judges.keyword", "rubric": "es2.judges.rubric", "judgezoo": "es2.judges.zoo"}
+"""Each module has VERSION (rises when verdicts may change), and either judge(prompt, answer) -> Verdict or, where a row
+of the config has options, load(row, model) -> judge_all. Nothing heavy is loaded before the first answer is judged."""
 
 
 def method(name: str) -> Any:

@@ -315,6 +315,11 @@ def trained_layers(cfg: Mapping[str, Any], path: str | Path) -> list[int]:
     return chosen_layers(cfg.get("layers", "auto"), path)
 
 
+def first_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each run at its first seed."""
+    return table[table["seed"] == table.groupby("run")["seed"].transform("min")]
+
+
 def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A Markdown table of texts."""
     lines = [head, ["---"] * len(head), *body]

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from es2.errors import UserError
-from es2.layer_metrics import Weights, auroc, separability, table_row
+from es2.layer_metrics import auroc, separability, table_row, weights_of
 from es2.layers import LayerRule
 from es2.probes import ProbeSet, fit_probe_set
 
@@ -67,9 +67,11 @@ class Measurement:
 
 @dataclass(frozen=True)
 class _Split:
-    """One split's prompts: labels [n] (true = harmful), embeddings [n, L, d], base model's norms [n, L]."""
+    """One split's prompts: near-twin clusters [n], labels [n] (true = harmful), embeddings [n, L, d], base model's
+    norms [n, L]."""
 
     texts: list[str]
+    clusters: list[Any]
     harmful: Tensor
     embeddings: Tensor
     base_norm: Tensor
@@ -80,7 +82,7 @@ def measure(
 ) -> Measurement:
     """Fit on the attack split, choose layers on validation, report on test, for one run.
 
-    `prompts` has the columns prompt_id, prompt, set, label, split. The table has every metric for test, d'
+    `prompts` has the columns prompt_id, prompt, set, label, split, cluster. The table has every metric for test, d'
     and accuracy (what a selection may use) for validation, and at layer -1 what the prompts' texts alone
     reach. UserError if a split lacks a class.
     """
@@ -95,12 +97,14 @@ def measure(
     def table(split: _Split, name: str) -> pd.DataFrame:
         return separability(
             split.embeddings, split.harmful, probes.weight[index], probes.bias[index], split.base_norm,
-            settings.p0, settings.bootstrap, seed,
+            settings.p0, settings.bootstrap, seed, split.clusters,
         ).assign(split=name)  # fmt: skip
 
     selecting = table(validation, "validation").query("metric in @SELECTION_METRICS")
     d_prime = selecting.loc[selecting["metric"] == "d_prime", "value"].tolist()
-    texts = text_baselines(attack.texts, attack.harmful, test.texts, test.harmful, settings.bootstrap, seed)
+    texts = text_baselines(
+        attack.texts, attack.harmful, test.texts, test.harmful, settings.bootstrap, seed, test.clusters
+    )
     return Measurement(
         probes=probes,
         layers=settings.layers.choose(d_prime),
@@ -116,16 +120,17 @@ def text_baselines(
     harmful: Tensor,
     n_resamples: int = 1000,
     seed: int = 0,
+    clusters: Sequence[Any] | None = None,
 ) -> pd.DataFrame:
     """AUROC of what style alone tells, as rows at layer -1: the number of words, and a bag of words.
 
     Both are fitted on the first texts (for the length, its sign: whether harmful prompts are the longer ones)
-    and reported on the second. A probe that is no better has learnt style (method.md §3).
+    and reported on the second (of `clusters`). A probe that is no better has learnt style (method.md §3).
     """
     mask, fit_mask = harmful.bool().numpy(), fit_harmful.bool().numpy()
-    weights = Weights.draw(int(mask.sum()), int((~mask).sum()), n_resamples, seed)
+    weights = weights_of(harmful, clusters, n_resamples, seed)
     fit_length, length = (np.array([float(len(text.split())) for text in some]) for some in (fit_texts, texts))
-    alone = Weights.draw(int(fit_mask.sum()), int((~fit_mask).sum()), 0, seed)
+    alone = weights_of(fit_harmful, None, 0, seed)
     sign = 1.0 if auroc(fit_length[fit_mask], fit_length[~fit_mask], alone)[0] >= 0.5 else -1.0
     words = CountVectorizer()
     model = LogisticRegression(max_iter=10_000).fit(words.fit_transform(fit_texts), fit_mask)
@@ -152,6 +157,7 @@ def _take(
     ids = rows["prompt_id"].tolist()
     return _Split(
         texts=rows["prompt"].tolist(),
+        clusters=rows["cluster"].tolist(),
         harmful=torch.tensor(harmful),
         embeddings=embeddings.of(ids),
         base_norm=base.of(ids).double().norm(dim=2),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,12 @@ class Study:
         return with_ancestors(self.config, [run])[0]
 
     def is_parent(self, run: str) -> bool:
-        """Whether any run of the catalogue starts from this one."""
-        return any(row.on == run for row in self.config.runs.values())
+        """Whether a run of any scope starts from this one."""
+        return run in self._parents
+
+    @cached_property
+    def _parents(self) -> set[str]:
+        return {self.parent(run) for scope in self.scopes for run in self.runs(scope)}
 
     def trained(self, run: str) -> bool:
         """Whether a run has an adapter."""
@@ -203,10 +208,6 @@ class Study:
     def changed_layers(self, scope: str = MAIN) -> dict[str, Layers]:
         """Where each run of a scope changes states; without runs that change none."""
         return {run: self.layers(run) for run in self.runs(scope) if self.config.runs[run].method in AT_LAYERS}
-
-    def trained_layers(self, scope: str = MAIN) -> dict[str, Layers]:
-        """The layers that the settings of each trained run of a scope name, be they changed or held."""
-        return {run: self.layers(run) for run in self.runs(scope) if self.finetuned(run)}
 
     def comparisons(self) -> Settings:
         """What the tables of verdicts need to know, for es2.tables.verdicts.Settings."""

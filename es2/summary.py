@@ -2,6 +2,7 @@
 tables).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -166,8 +167,10 @@ def apart(tables: Tables, study: Study, other: str, seed: int) -> bool:
 
 
 def status(measure: Measure, met: bool) -> str:
-    """`not measured` for an unknown value, else as `met` says."""
-    return NOT_MEASURED if not measure.known else MET if met else NOT_MET
+    """`not measured` for an unknown value, else as `met` says; a ratio to what was never seen has an upper bound alone,
+    and missed its target."""
+    below = measure.censored and math.isfinite(measure.high)
+    return (NOT_MET if below else NOT_MEASURED) if not measure.known else MET if met else NOT_MET
 
 
 def _at_least(run: str, text: str, measure: Measure, bound: float) -> Target:
@@ -228,6 +231,6 @@ def targets_table(tables: Tables, study: Study) -> pd.DataFrame:
 
 
 def target_text(target: Target) -> str:
-    """The measure of a target as a cell shows it; a ratio of which only a lower bound is known says so."""
+    """The measure of a target as a cell shows it; a ratio of which only a bound is known says so."""
     m = target.measure
-    return f"at least {number(m.low, target.digits)}" if m.censored else m.text(target.digits)
+    return f"at least {number(m.low, target.digits)}" if m.known and m.censored else m.text(target.digits)

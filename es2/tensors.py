@@ -18,9 +18,11 @@ from es2.files import atomic_write
 _LENGTH = 8  # bytes, little-endian, that tell how long the header is
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and a metadata header, atomically, the metadata sorted by key."""
-    with atomic_write(path) as temporary:
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], private: bool = False
+) -> None:
+    """Write tensors and a metadata header, atomically, the metadata sorted by key; `private` as in `atomic_write`."""
+    with atomic_write(path, private) as temporary:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, str(temporary), metadata=dict(metadata))
         _sort_metadata(temporary)

@@ -21,13 +21,14 @@ def best_threshold(odds: npt.NDArray[np.float64], complied: npt.NDArray[np.bool_
 def held_out(found: pd.DataFrame) -> pd.DataFrame:
     """The verdicts of each source model at the threshold that is best on the labels of all others.
 
-    found: columns source_model, label (compliance, refusal, or partial, which counts as refusal), odds; they come back
-    with `verdict` and `threshold`.
+    found: columns source_model, label (compliance, refusal, or partial, which counts as refusal), odds, and verdict, of
+    which `degenerate` stays; they come back with the new `verdict` and with `threshold`. Two source models at least.
     """
     parts = []
     for name, mine in found.groupby("source_model", sort=False):
         others = found[found["source_model"] != name]
         threshold = best_threshold(others["odds"].to_numpy(), (others["label"] == "compliance").to_numpy())
-        verdicts = [str(verdict) for verdict in by_odds(mine["odds"].tolist(), threshold)]
-        parts.append(mine.assign(verdict=verdicts, threshold=threshold))
+        verdicts = pd.Series([str(verdict) for verdict in by_odds(mine["odds"].tolist(), threshold)], index=mine.index)
+        kept = mine["verdict"].where(mine["verdict"] == "degenerate", verdicts)
+        parts.append(mine.assign(verdict=kept, threshold=threshold))
     return pd.concat(parts)

@@ -32,9 +32,10 @@ SWEEP = Truth(
 def figures(truth: Truth) -> dict[str, Figure]:
     """Every figure made from tables, of one synthetic study."""
     t, study = synthetic.all_tables(truth), truth.study()
-    points = dose_points(t.separability, t.robustness, t.dsr, study, dict.fromkeys(study.runs, (12, 18)))
+    layers = {(run, seed): (12, 18) for run in study.runs for seed in truth.seeds}
+    points = dose_points(t.separability, t.robustness, t.dsr, study, layers)
     return {
-        "separability": separability_figure(t.separability, study, [12, 18]),
+        "separability": separability_figure(t.separability, study, {"es2": [12, 18]}),
         "robustness": robustness_figure(t.dsr, t.robustness, study),
         "dsr": dsr_figure(t.dsr, t.robustness, study),
         "training": training_figure(synthetic.training_table(truth), study),

@@ -154,7 +154,6 @@ def test_the_layers_that_a_sweeps_runs_change_are_their_own_and_hold_changes_non
     assert study.changed_layers("layers_attacked") == {"es2_two": two, "es2_pairwise": "auto"}
     assert study.changed_layers("layers")["es2_l18"] == [18]
     assert list(study.changed_layers()) == ["es2"]
-    assert study.trained_layers() == dict.fromkeys(["refusal_sft", "hold", "es2"], "auto")
     assert set(TERMS) > AT_LAYERS
 
 

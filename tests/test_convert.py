@@ -62,6 +62,18 @@ def test_a_copied_folder_is_the_same_model(tiny_folders, tmp_path):
     assert after.template_sha256() == before.template_sha256()
 
 
+def test_what_another_model_left_in_the_folder_is_not_this_models(tiny_folders, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_folders["llama"], bare)
+    (bare / "chat_template.jinja").unlink()
+    copy_folder(tiny_folders["llama"], tmp_path / "out")
+    assert (tmp_path / "out/chat_template.jinja").is_file()
+    copy_folder(bare, tmp_path / "out")
+    assert not (tmp_path / "out/chat_template.jinja").exists()
+    with pytest.raises(UserError, match="has no chat template"):
+        load_model(tmp_path / "out", device="cpu")
+
+
 def test_a_changed_file_does_not_match_its_manifest(tiny_folders, tmp_path):
     shutil.copytree(tiny_folders["llama"], tmp_path / "m")
     write_manifest(tmp_path / "m", {"model": "m"})

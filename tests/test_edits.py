@@ -178,5 +178,9 @@ def test_a_second_judge_reruns_no_answer_and_no_verdict_of_the_first(ran):
 
 def test_an_edit_of_the_rubric_asks_no_keyword_judge(ran, edit):
     edit("es2/judges/rubric.py", "\nEDITED = 1\n")
-    edit("es2/judges/registry.py", "\nEDITED = 1\n")
     assert "Nothing to be done" in again(ran)[1]
+
+
+def test_an_edit_of_how_judges_are_asked_judges_again(ran, edit):
+    edit("es2/judges/registry.py", "\nEDITED = 1\n")
+    assert jobs(snakemake(ran, "-n", "--configfile", "config/smoke.yaml"))["judge_answers"] > 0

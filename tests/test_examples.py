@@ -178,7 +178,7 @@ def test_references_are_the_models_answers_and_states(load_model, tmp_path):
         assert greedy[:n_own] == one.answer_tokens[:n_own]
     answers, states = tmp_path / "answers.jsonl", tmp_path / "states.safetensors"
     save_references(answers, states, references)
-    assert answers.stat().st_mode & 0o777 == 0o600
+    assert answers.stat().st_mode & 0o777 == states.stat().st_mode & 0o777 == 0o600
     loaded = load_references(answers, states)
     assert list(loaded) == [str(place) for place in range(6)]
     assert torch.equal(loaded["3"].states, references[3].states)

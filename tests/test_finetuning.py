@@ -47,6 +47,7 @@ def job(bench, tmp_path):
     save_references(answers, states, list(bench.references.values()))
     save_embeddings(tmp_path / "embeddings.safetensors", bench.embeddings.prompt_ids, [bench.embeddings.values])
     write_json(tmp_path / "layers.json", {"layers": [0, 2]})
+    write_json(tmp_path / "tiny" / "manifest.json", {"files": {}})
     write_jsonl(tmp_path / "refusals.jsonl", [{"text": "I will not."}])
     names = SimpleNamespace(
         prompts=[tmp_path / "prompts.parquet"],
@@ -57,6 +58,7 @@ def job(bench, tmp_path):
         refusals=[tmp_path / "refusals.jsonl"],
         compliant=[],
         model=str(tmp_path / "tiny" / "manifest.json"),
+        adapter=[],
     )
     output = SimpleNamespace(
         adapter_config=tmp_path / "run" / "adapter" / "adapter_config.json", table=tmp_path / "run" / "training.csv"
@@ -67,7 +69,7 @@ def job(bench, tmp_path):
 
 
 def test_a_job_writes_adapter_and_table_and_takes_up_its_own_checkpoint(bench, job, tmp_path):
-    cfg = {"training": {**SETTINGS, "batch": {**SETTINGS["batch"], "off": 0}}, "reference": {"answer_tokens": 4}}
+    cfg = {"training": {**SETTINGS, "batch": {**SETTINGS["batch"], "off": 0}}, "answer_tokens": 4}
     method = registry.method("es2")
     finetune(bench.load(), method, cfg, job)
     adapter = (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes()
@@ -97,7 +99,7 @@ def test_a_job_writes_adapter_and_table_and_takes_up_its_own_checkpoint(bench, j
 
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_a_job_checkpoints_gradients_if_the_config_says_so(bench, job, checkpointed):
-    cfg = {"training": {**SETTINGS, "gradient_checkpointing": checkpointed}, "reference": {"answer_tokens": 4}}
+    cfg = {"training": {**SETTINGS, "gradient_checkpointing": checkpointed}, "answer_tokens": 4}
     lm = bench.load()
     finetune(lm, registry.method("es2"), cfg, job)
     assert isinstance(lm.blocks[0].forward, partial) is checkpointed
@@ -110,4 +112,4 @@ def test_sets_without_answers_and_a_watch_without_prompts_are_user_errors(bench,
         held_out(prompts[prompts["split"] == "defence"], bench.references, bench.embeddings)
     settings = {**SETTINGS, "batch": {"harm": 1, "plain": 1, "empty": 1}}
     with pytest.raises(UserError, match=r"training\.batch\.empty"):
-        finetune(bench.load(), registry.method("es2"), {"training": settings, "reference": {"answer_tokens": 4}}, job)
+        finetune(bench.load(), registry.method("es2"), {"training": settings, "answer_tokens": 4}, job)

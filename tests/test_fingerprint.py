@@ -10,18 +10,17 @@ import pytest
 from es2.attacks import base as attacks_base
 from es2.config import method_module
 from es2.fingerprint import AROUND, UNSEEN, closure, fingerprint
-from es2.judges.registry import KINDS
-from es2.registry import ATTACKS, METHODS
+from es2.registry import ATTACKS, JUDGES, METHODS
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
 KINDS_OF = {
     "finetune": [method_module("es2")],
-    "generate_answers": [ATTACKS["scav_adaptive"], KINDS["keyword"]],
-    "judge_answers": [KINDS["keyword"]],
-    "ask_judge": [KINDS["rubric"], KINDS["judgezoo"]],
-    "record_reference": [KINDS["keyword"]],
-    "collect_settings": [KINDS["keyword"]],
+    "generate_answers": [ATTACKS["scav_adaptive"], JUDGES["keyword"]],
+    "judge_answers": [JUDGES["keyword"]],
+    "ask_judge": [JUDGES["rubric"], JUDGES["judgezoo"]],
+    "record_reference": [JUDGES["keyword"]],
+    "collect_settings": [JUDGES["keyword"]],
 }
 
 
@@ -174,7 +173,7 @@ def test_it_covers_every_module_that_the_script_imports(script, loaded):
     assert set(loaded[str(script)]) - UNSEEN - AROUND <= set(closure(script, KINDS_OF.get(script.stem, [])))
 
 
-@pytest.mark.parametrize("module", [*METHODS.values(), *ATTACKS.values(), *KINDS.values()])
+@pytest.mark.parametrize("module", [*METHODS.values(), *ATTACKS.values(), *JUDGES.values()])
 def test_every_name_of_a_registry_is_a_module(module):
     name = module.partition(":")[0]
     assert (ROOT / Path(*name.split("."))).with_suffix(".py").is_file()

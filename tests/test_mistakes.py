@@ -164,6 +164,7 @@ MISTAKES = [
     ("runs/es2_mean/training/separation", {"weight": 0.0}, "runs.es2_mean.training.separation.weight: it is 0"),
     ("runs/hold/on", "base", "report.parent: it is refusal_sft, and the run hold starts from base"),
     ("trials/kl_heldout", 0, "trials.kl_heldout: 0 does not fit; give a number above 0"),
+    ("sweeps/trials/runs", ["base", "es2_two"], "sweeps.trials.runs: 'base' is untrained and so no trial"),
     ("sweeps/trials/bundles", ["direct", "trial"], "sweeps.trials.bundles: trials are chosen by two bundles"),
     ("sweeps/trials/bundles", ["validation", "trial", "scav"], "sweeps.trials.bundles: trials are chosen by two"),
     (

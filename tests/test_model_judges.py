@@ -7,8 +7,9 @@ from judge_outputs import BAKE, PAIRS
 from es2.errors import UserError
 from es2.judges.answers import judge_answers
 from es2.judges.asking import judge_asking
-from es2.judges.registry import KINDS, Judge, load_judge, one_by_one
+from es2.judges.registry import Judge, load_judge, one_by_one
 from es2.judges.verdict import Verdict
+from es2.registry import JUDGES
 
 ROW = {"run": "es2", "model": "m", "method": "es2", "parent": "refusal_sft", "seed": 0}
 
@@ -68,4 +69,4 @@ def test_a_judge_is_named_without_loading_anything(row):
     found = load_judge(row)
     assert found.kind == row["kind"]
     assert found.version.startswith("1.")
-    assert set(KINDS) == {"keyword", "rubric", "judgezoo"}
+    assert set(JUDGES) == {"keyword", "rubric", "judgezoo"}

@@ -73,9 +73,12 @@ def test_a_figure_script_writes_both_files(
     cfg = dataclasses.asdict(truth.study()) | {"runs": list(truth.runs), "layers": "auto"}
     outputs = Inputs(svg=str(tmp_path / "x.svg"), png=str(tmp_path / "x.png"))
     more: dict[str, object] = {"runs": list(truth.runs)}
-    if figure == "dose_response":  # the one figure that asks where each run was trained
+    if figure == "dose_response":  # asks where each run was trained
         inputs.layers = [inputs.layers] * len(truth.runs)
-        more["trained"] = dict.fromkeys(truth.runs, "auto")
+        more["trained"] = [(run, 0, "auto") for run in truth.runs]
+    if figure == "separability":  # asks where runs change states
+        inputs.layers = [inputs.layers]
+        more["changed"] = {"es2": "auto"}
     run_script(f"plot_{figure}", monkeypatch, inputs, outputs, cfg=cfg, **more)
     assert (tmp_path / "x.svg").read_text().lstrip().startswith("<?xml")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
@@ -100,11 +103,12 @@ def test_the_findings_script_writes_pages_and_tables(
 
 def test_the_card_script_writes_the_card(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = dataclasses.asdict(Truth().study()) | {
-        "layers": "auto", "release": "es2", "origin": {"format": "gguf", "source": "smollm2"},
+        "layers": [0], "own_layers": "auto", "release": "es2", "origin": {"format": "gguf", "source": "smollm2"},
         "sources": {"smollm2": GGUF},
     }  # fmt: skip
-    outputs = Inputs(card=str(tmp_path / "README.md"))
-    run_script("write_card", monkeypatch, table_inputs(results), outputs, cfg=cfg, row=Truth().who("es2"))
+    outputs, inputs = Inputs(card=str(tmp_path / "README.md")), table_inputs(results)
+    inputs.own_layers = inputs.layers
+    run_script("write_card", monkeypatch, inputs, outputs, cfg=cfg, row=Truth().who("es2"))
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nlicense: other\n")
     assert "from 0): 1, 3" in card

@@ -15,7 +15,7 @@ from es2.plots.dose_response import dose_points, dose_response_figure
 from es2.plots.dsr import dsr_figure
 from es2.plots.robustness import robustness_figure
 from es2.plots.separability import separability_figure
-from es2.plots.style import FONT_PT, READING_WIDTH_CM, WIDTH_CM, legend_columns, run_styles, save
+from es2.plots.style import FONT_PT, LIGHT, READING_WIDTH_CM, WIDTH_CM, legend_columns, run_styles, save
 
 
 def test_text_is_eight_points_at_reading_width() -> None:
@@ -77,9 +77,21 @@ def test_a_missing_measure_draws_nothing_and_breaks_nothing() -> None:
     assert not drawn["d' along the probe"]
     assert any(drawn.values())
     robustness_figure(t.dsr, robustness, study).draw_without_rendering()
-    points = dose_points(gap, robustness, t.dsr, study, dict.fromkeys(study.runs, (12,)))
+    points = dose_points(gap, robustness, t.dsr, study, {(run, 0): (12,) for run in study.runs})
     dose_response_figure(points, study).draw_without_rendering()
     dsr_figure(t.dsr.assign(dsr_low=np.nan), robustness.iloc[:0], study).draw_without_rendering()
+
+
+def test_layers_are_marked_where_all_runs_change_the_same() -> None:
+    t, study = synthetic.all_tables(Truth()), Truth().study()
+
+    def marked(changed: dict[str, list[int]]) -> list[float]:
+        panel = separability_figure(t.separability, study, changed).axes[0]
+        return [line.get_xdata()[0] for line in panel.lines if len(line.get_xdata()) == 2 and line.get_color() == LIGHT]
+
+    assert marked({"es2": [12, 18], "other": [12, 18]}) == [12, 18]
+    assert marked({"es2": [12, 18], "other": [18]}) == []
+    assert marked({}) == []
 
 
 def test_legend_columns_fit_the_width() -> None:

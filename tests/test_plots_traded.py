@@ -12,7 +12,7 @@ from es2.plots.tradeoff import BUDGET, DSR, tradeoff_figure, tradeoff_points
 
 def test_dose_is_relative_to_the_parent_and_a_censored_response_points_up() -> None:
     t, study = synthetic.all_tables(NEVER), NEVER.study()
-    layers = dict.fromkeys(study.runs, (12, 18))
+    layers = {(run, 0): (12, 18) for run in study.runs}
     points = {p.run: p for p in dose_points(t.separability, t.robustness, t.dsr, study, layers)}
     assert set(points) == {"refusal_sft", "hold", "es2"}
     assert points["refusal_sft"].dose.value == pytest.approx(1.0)
@@ -28,12 +28,24 @@ def test_the_dose_of_a_run_is_taken_where_it_was_trained() -> None:
     t, study = synthetic.all_tables(truth), truth.study()
     deeper = t.separability["layer"] == 18
     table = t.separability.assign(value=t.separability["value"].where(~deeper | (t.separability["run"] != "es2"), 9.0))
-    layers = {"refusal_sft": [12, 18], "hold": [12, 18], "es2": [12]}
+    layers = {("refusal_sft", 0): [12, 18], ("hold", 0): [12, 18], ("es2", 0): [12]}
     dose = {p.run: p.dose.value for p in dose_points(table, t.robustness, t.dsr, study, layers)}
     assert dose["es2"] == pytest.approx(relative_separation(t.separability, study, "es2", 0, [12]).value)
     assert dose["hold"] == pytest.approx(relative_separation(t.separability, study, "hold", 0, [12, 18]).value)
     assert dose["es2"] < relative_separation(table, study, "es2", 0, [12, 18]).value
-    assert {p.run for p in dose_points(table, t.robustness, t.dsr, study, {"es2": [12]})} == {"es2"}
+    assert {p.run for p in dose_points(table, t.robustness, t.dsr, study, {("es2", 0): [12]})} == {"es2"}
+
+
+def test_each_seed_has_the_layers_that_it_was_trained_at() -> None:
+    truth = Truth(seeds=(0, 1))
+    t, study = synthetic.all_tables(truth), truth.study()
+    deeper = (t.separability["layer"] == 18) & (t.separability["run"] == "es2")
+    table = t.separability.assign(value=t.separability["value"].where(~deeper, 9.0))
+    layers = {("es2", 0): [12, 18], ("es2", 1): [12]}
+    dose = {p.seed: p.dose.value for p in dose_points(table, t.robustness, t.dsr, study, layers)}
+    for seed, mine in ((0, [12, 18]), (1, [12])):
+        assert dose[seed] == pytest.approx(relative_separation(table, study, "es2", seed, mine).value)
+    assert dose[0] > 1.5 * dose[1]
 
 
 def test_balance_sets_harmful_refusals_against_harmless_ones() -> None:

@@ -14,7 +14,7 @@ from es2.errors import UserError
 from es2.prompts.cleaning import content_words, drop_duplicates, form_of, normalise, prompt_id
 from es2.prompts.leakage import check_leakage
 from es2.prompts.prepare import prepare_sets
-from es2.prompts.readers import load_prompts, read_prompts, save_prompts
+from es2.prompts.readers import read_prompts, save_prompts
 
 
 def write(path, rows):
@@ -141,8 +141,7 @@ def test_saved_sets_read_back_and_are_equal_byte_for_byte(tmp_path):
     save_prompts(frame, tmp_path / "a.parquet")
     save_prompts(frame.copy(), tmp_path / "b.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
-    assert load_prompts(tmp_path / "a.parquet").to_list() == frame.to_dict("records")
-    assert load_prompts(tmp_path / "a.parquet").cache_files == []
+    assert pd.read_parquet(tmp_path / "a.parquet").to_dict("records") == frame.to_dict("records")
 
 
 @given(st.text())

@@ -109,7 +109,7 @@ def test_a_resample_is_the_metric_of_the_prompts_drawn(case: Case) -> None:
     """Weights of whole numbers must give the figures of a data set with so many copies of each prompt."""
     states, harmful = case.embeddings[:, 1].double().numpy(), case.harmful.numpy()
     w, b = case.weight[1].double().numpy(), float(case.bias[1])
-    weights = Weights.draw(int(harmful.sum()), int((~harmful).sum()), 6, seed=5)
+    weights = Weights.draw(range(int(harmful.sum())), range(int((~harmful).sum())), 6, seed=5)
     logit = states @ w + b
     for row in range(7):
         copies = np.zeros(len(harmful), dtype=int)
@@ -131,7 +131,7 @@ def test_a_resample_is_the_metric_of_the_prompts_drawn(case: Case) -> None:
 def test_scores_with_ties_rank_as_scikit_learn_ranks_them(above: list[int], below: list[int], fpr: float) -> None:
     harmful, safe = np.array(above, dtype=float), np.array(below, dtype=float)
     truth, scores = np.repeat([1, 0], [len(above), len(below)]), np.concatenate([harmful, safe])
-    alone = Weights.draw(len(above), len(below), 0, seed=0)
+    alone = Weights.draw(range(len(above)), range(len(below)), 0, seed=0)
     assert auroc(harmful, safe, alone)[0] == pytest.approx(roc_auc_score(truth, scores))
     false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
     assert tpr_at_fpr(harmful, safe, alone, fpr)[0] == pytest.approx(true[false <= fpr + 1e-9].max())
@@ -142,6 +142,26 @@ def test_intervals_hold_the_figures_and_repeat(case: Case, figures: pd.DataFrame
     assert (figures["value"] <= figures["high"] + 1e-9).all()
     again = separability(case.embeddings, case.harmful, case.weight, case.bias, case.base_norm, P0, 200, seed=1)
     pd.testing.assert_frame_equal(figures, again)
+
+
+def test_near_twins_are_drawn_together(case: Case, figures: pd.DataFrame) -> None:
+    """The oracle: with each prompt there twice, in one cluster, what is drawn is as uncertain as without the copies."""
+    twice = [torch.cat([part, part]) for part in (case.embeddings, case.harmful, case.base_norm)]
+    n = len(case.harmful)
+
+    def measured(clusters: list[int] | None) -> pd.DataFrame:
+        states, harmful, norm = twice
+        return separability(states, harmful, case.weight, case.bias, norm, P0, 200, 1, clusters).set_index("metric")
+
+    known, twins, apart = figures.set_index("metric"), measured([*range(n)] * 2), measured(None)
+    for metric in ("accuracy", "auroc", "tpr_at_1_fpr", "margin", "scav_step", "norm_ratio_to_base"):
+        for end in ("value", "low", "high"):
+            assert twins.loc[metric, end].tolist() == pytest.approx(known.loc[metric, end].tolist(), rel=1e-6), metric
+    # Variances divide by n - 1, which the copies change a little.
+    distance = "centroid_distance"
+    assert twins.loc[distance, "low"].tolist() == pytest.approx(known.loc[distance, "low"].tolist(), rel=0.02)
+    width = {name: (table["high"] - table["low"]).loc["auroc"].mean() for name, table in (("t", twins), ("a", apart))}
+    assert width["a"] < 0.9 * width["t"]
 
 
 def test_the_interval_of_a_small_distance_holds_it() -> None:
@@ -184,7 +204,8 @@ def study(seed: int = 0) -> tuple[Table, Table, pd.DataFrame]:
             for i in range(size):
                 key = f"{name}-{split}-{i}"
                 text = f"{'break' if name == 'bad' else 'make'} thing {i}"
-                rows.append({"prompt_id": key, "prompt": text, "set": name, "label": "", "split": split})
+                about = {"prompt_id": key, "prompt": text, "set": name, "label": "", "split": split}
+                rows.append(about | {"cluster": len(rows)})
                 shift = (name == "bad") * torch.tensor([0.2, 1.0, 3.0, 2.0, 0.5])[:, None]
                 states[key] = torch.randn(5, 12, generator=generator) + shift
     run = Table({key: 2 * value for key, value in states.items()})

@@ -30,6 +30,7 @@ def test_no_models_own_labels_set_its_threshold() -> None:
             "source_model": ["one"] * 4 + ["two"] * 4,
             "label": ["refusal", "partial", "compliance", "compliance"] * 2,
             "odds": [-2.0, -1.0, 1.0, 2.0, 3.0, 4.0, 6.0, 7.0],
+            "verdict": "refusal",
         }
     )
     found = held_out(frame)
@@ -37,3 +38,5 @@ def test_no_models_own_labels_set_its_threshold() -> None:
     assert found["verdict"].tolist() == ["refusal"] * 4 + ["compliance"] * 4
     other = frame.assign(label=["compliance"] * 4 + frame["label"].tolist()[4:])
     assert held_out(other)["verdict"].tolist()[:4] == ["refusal"] * 4
+    broken = held_out(frame.assign(verdict=["degenerate"] + ["compliance"] * 7))
+    assert broken["verdict"].tolist() == ["degenerate"] + ["refusal"] * 3 + ["compliance"] * 4

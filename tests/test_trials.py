@@ -64,6 +64,7 @@ def test_the_most_robust_admissible_trial_of_each_method_is_chosen() -> None:
     )  # fmt: skip
     assert found["admissible"].tolist() == [True, True, False, False, False, True]
     assert found["chosen"].tolist() == [False, True, False, False, False, True]
+    assert found["n_trials"].tolist() == [5] * 5 + [1]
 
 
 def test_ties_go_to_the_lower_kl_and_a_budget_never_reached_is_the_highest() -> None:

@@ -16,7 +16,7 @@ from es2.attacks.base import Attacked, Evaluation
 from es2.attacks.search import FITTED_ON
 from es2.generation import Answer, generate
 from es2.models import LanguageModel
-from es2.registry import SINGLE
+from es2.names import SINGLE
 
 PREFERRED = ("compliance", "degenerate", "refusal")  # which of several answers the attacker keeps
 

@@ -1,4 +1,4 @@
-"""The judges that a config may name, each resolved to the one module that it means."""
+"""A judge as the study asks it, by the row of a config that names one (modules: `es2.registry.JUDGES`)."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,15 +9,12 @@ from typing import Any
 
 from es2.errors import UserError
 from es2.judges.verdict import Verdict
+from es2.registry import JUDGES
 
 Pair = tuple[str, str]
 """A prompt and the answer to it."""
 JudgeAll = Callable[[Sequence[Pair]], list[Verdict]]
 """The verdicts on pairs, in their order."""
-
-KINDS = {"keyword": "es2.judges.keyword", "rubric": "es2.judges.rubric", "judgezoo": "es2.judges.zoo"}
-"""Each module has VERSION (rises when verdicts may change), and either judge(prompt, answer) -> Verdict or, where a row
-of the config has options, load(row, model) -> judge_all. Nothing heavy is loaded before the first answer is judged."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +46,9 @@ def load_judge(row: Mapping[str, Any], model: Mapping[str, Any] | None = None) -
     model: where a row names a model of the catalogue, that model's `manifest` (a path), `dtype` and `system_prompt`.
     """
     kind = row.get("kind")
-    if kind not in KINDS:
-        raise UserError(f"judges: kind {kind!r} is unknown; known kinds are {', '.join(sorted(KINDS))}.")
-    module = import_module(KINDS[kind])
+    if kind not in JUDGES:
+        raise UserError(f"judges: kind {kind!r} is unknown; known kinds are {', '.join(sorted(JUDGES))}.")
+    module = import_module(JUDGES[kind])
     if hasattr(module, "odds") and row.get("threshold") is not None:
         odds_all = partial(module.odds, row=row, model=model)
         return Judge(kind, module.VERSION, module.load(row, model), odds_all, row["threshold"])

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from es2.plots.forest import forest_figure
 from es2.plots.style import GREY, style
-from es2.reporting import Study, attack_name
+from es2.reporting import Study, attack_name, first_seeds
 
 PANELS = {
     "half_compliance_ratio": "half-compliance\nbudget / parent's",
@@ -21,7 +21,7 @@ def contest_figure(contest: pd.DataFrame, study: Study) -> Figure:
     A run that exceeds a bound of the contest is written in grey.
     """
     mine = contest[(contest["model"] == study.model) & contest["run"].isin(study.attacked)]
-    mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")]
+    mine = first_seeds(mine)
     runs = [run for run in study.runs if run in set(mine["run"])]
     mine = mine.assign(key=mine["run"], row=[runs.index(run) for run in mine["run"]], filled=True)
     points = {title: _points(mine, measure) for measure, title in PANELS.items()}

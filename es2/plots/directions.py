@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from es2.plots.style import GREY, new_figure, run_legend, run_styles, say_empty, style
-from es2.reporting import Study
+from es2.reporting import Study, first_seeds
 
 PANELS = {
     "compliance": "compliance, the direction of layer k ablated",
@@ -24,7 +24,7 @@ def directions_figure(directions: pd.DataFrame, study: Study, changed: Mapping[s
     states: triangles at the foot, a row a run.
     """
     mine = directions[directions["model"] == study.model]
-    mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")]
+    mine = first_seeds(mine)
     runs = [run for run in study.runs if run in set(mine["run"])]
     looks = run_styles(study)
     feet = {run: FOOT - k * ROW for k, run in enumerate(run for run in runs if run in changed)}

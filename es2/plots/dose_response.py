@@ -27,18 +27,18 @@ def dose_points(
     robustness: pd.DataFrame,
     dsr: pd.DataFrame,
     study: Study,
-    layers: Mapping[str, Sequence[int]],
+    layers: Mapping[tuple[str, int], Sequence[int]],
 ) -> list[Point]:
     """The points of the runs that were both analysed and attacked.
 
-    layers: where each trained run was trained. Dose: test centroid distance over within-class spread, mean over these
-    layers, divided by the parent's value there.
+    layers: where each run was trained at each seed. Dose: test centroid distance over within-class spread, mean over
+    these layers, divided by the parent's value there.
     """
     points = []
     for run in study.runs:
         for seed in seeds(robustness, run):
             response = half_budget(robustness, dsr, study, run, seed)
-            dose = relative_separation(separability, study, run, seed, layers.get(run, ()))
+            dose = relative_separation(separability, study, run, seed, layers.get((run, seed), ()))
             if response.known and dose.known:
                 points.append(Point(run, seed, dose, response))
     return points

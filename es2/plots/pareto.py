@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from es2.plots.style import GREY, new_figure, plain_ticks, point, run_legend, run_styles, say_empty, style
-from es2.reporting import Measure, Study, kl, one_seed, rows
+from es2.reporting import Measure, Study, first_seeds, kl, one_seed, rows
 from es2.tables.verdicts import WORST
 
 ABILITY = "logprob_normalised"
@@ -28,7 +28,7 @@ def bargains(contest: pd.DataFrame, ability: pd.DataFrame, study: Study) -> list
     """Each run's robust DSR under the attacks over budgets at the parent's own budgets (factor 1), with its costs:
     KL to its parent, log-probability of the right choice lost against its parent, look-dangerous requests refused."""
     mine = contest[contest["model"] == study.model]
-    mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")].fillna({"attack": "", "factor": 1.0})
+    mine = first_seeds(mine).fillna({"attack": "", "factor": 1.0})
     found = []
     for run in (run for run in study.runs if run in set(mine["run"])):
         cells = mine[mine["run"] == run].set_index(["measure", "attack", "factor"])
@@ -73,9 +73,11 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def pareto_figure(contest: pd.DataFrame, ability: pd.DataFrame, study: Study) -> Figure:
     """Three panels that share robust DSR upwards; a grey line joins the runs that no other beats in both."""
     found = bargains(contest, ability, study)
+    tasks = rows(ability, study, metric=ABILITY)["task"]
+    task = study.label(tasks.iloc[0]) if len(tasks) else "a task"
     titles = (
         "KL to own parent\n(nats)",
-        "log-probability lost\non MMLU (nats)",
+        f"log-probability lost\non {task} (nats)",
         "look-dangerous\nrefused (share)",
     )
     with style():

@@ -2,7 +2,8 @@
 §9).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -24,12 +25,17 @@ BASELINES = (
 )
 
 
-def separability_figure(separability: pd.DataFrame, study: Study, layers: Sequence[int] = ()) -> Figure:
+def separability_figure(
+    separability: pd.DataFrame, study: Study, changed: Mapping[str, Sequence[int]] = MappingProxyType({})
+) -> Figure:
     """Small multiples over layers on test prompts, a line a run with its bootstrap band.
 
-    `layers`: the trained layers, marked by thin upright lines.
+    `changed`: the layers at which each run's training changes states, at the first seed; thin upright lines mark them
+    where they are the same for all.
     """
     table = rows(separability, study, split="test")
+    found = {tuple(layers) for layers in changed.values()}
+    layers = found.pop() if len(found) == 1 else ()
     runs = shown_runs(table, study)
     with style():
         figure, axes = new_figure(13.0, 2, 2, sharex=True)

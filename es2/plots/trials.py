@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from es2.plots.style import GREY, LIGHT, PALETTE, error_lengths, new_figure, plain_ticks, say_empty, style
-from es2.reporting import Study
+from es2.reporting import Study, first_seeds
 
 PANELS = {
     "half_compliance_budget": "half-\ncompliance\nbudget",
@@ -29,7 +29,7 @@ def trials_figure(trials: pd.DataFrame, study: Study, bounds: Mapping[str, float
     budget that was never reached is an arrow from its lower end, a cost beyond the axis an arrow at its end.
     """
     mine = trials[trials["model"] == study.model]
-    mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")].reset_index(drop=True)
+    mine = first_seeds(mine).reset_index(drop=True)
     broken = (mine["plain_degenerate_added"] > bounds.get("plain_degenerate_added", 1.0)).any()
     panels = PANELS | (DEGENERATE if broken else {}) | (ATTACKED if mine["refused_attacked"].notna().any() else {})
     with style():
@@ -62,7 +62,7 @@ def _draw(panel: Axes, mine: pd.DataFrame, name: str, bound: float | None) -> No
         panel.axvline(bound, color=GREY, lw=0.8, ls=":", zorder=0)
     for place, row in mine.iterrows():
         _point(panel, int(place), row, name, limit)
-    panel.set_xlim(-0.03 * limit, limit)
+    panel.set_xlim(min(-0.03 * limit, 1.05 * finite.min()), limit)
     panel.grid(axis="x", color=LIGHT, lw=0.6)
     panel.set_axisbelow(True)
     plain_ticks(panel.xaxis, 2)

@@ -4,16 +4,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from es2.plots.style import new_figure, run_legend, run_styles, say_empty, style
-from es2.reporting import Study
+from es2.reporting import Study, first_seeds
 
 SHOWN = 12  # tokens: after them nothing happens
 
 
 def turning_figure(turning: pd.DataFrame, study: Study) -> Figure:
     """KL to the parent's refusals by token under the ablation that the attacker chose, a line a run at its first seed;
-    a line's end label is the mean over all tokens, which a loss over whole answers sees."""
+    a diamond is the mean over all tokens, which a loss over whole answers sees."""
     mine = turning[turning["model"] == study.model]
-    mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")]
+    mine = first_seeds(mine)
     runs = [run for run in study.runs if run in set(mine["run"])]
     looks = run_styles(study)
     with style():

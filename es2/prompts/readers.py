@@ -47,11 +47,6 @@ def save_prompts(prompts: pd.DataFrame, path: str | Path) -> None:
         pq.write_table(pa.Table.from_pandas(prompts, preserve_index=False), temporary)
 
 
-def load_prompts(path: str | Path) -> Dataset:
-    """Read a prompt set that `save_prompts` wrote, without a copy in the cache of `datasets`."""
-    return Dataset(pq.read_table(path))
-
-
 def _format(path: Path, row: Mapping[str, Any], name: str) -> str:
     known = sorted(set(_SUFFIXES.values()))
     given = row.get("format")

@@ -19,6 +19,7 @@ from es2.reporting import (
     attack_name,
     budget_attacks,
     direct_cells,
+    first_seeds,
     half_budget,
     on_benchmarks,
     one_seed,
@@ -155,7 +156,7 @@ def shown_contest(contest: pd.DataFrame, study: Study) -> tuple[list[str], list[
     What only some runs have (an attack that was not tried on them) is told as not measured.
     """
     mine = contest[(contest["model"] == study.model) & contest["run"].isin(study.runs)]
-    mine = mine[mine["seed"] == mine.groupby("run")["seed"].transform("min")]
+    mine = first_seeds(mine)
     runs = [run for run in study.runs if run in set(mine["run"])]
     cells = {(row.run, row.measure, row.attack, row.factor): row for row in mine.fillna({"factor": 1}).itertuples()}
     keys = dict.fromkeys(key[1:] for key in cells if key[1] in SHOWN and key[3] == 1)

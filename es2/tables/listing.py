@@ -10,7 +10,7 @@ import pandas as pd
 
 from es2.errors import UserError
 from es2.files import read_json, read_jsonl
-from es2.registry import SINGLE
+from es2.names import SINGLE
 from es2.tables.verdicts import RUN, who
 
 SETTING_COLUMNS = [*RUN, "attack", "key", "value"]

@@ -21,8 +21,10 @@ from es2.tables.verdicts import RUN, who
 COLUMNS = [
     *RUN, "kl_heldout", "harmful_refused", "plain_refused", "plain_degenerate", "plain_degenerate_added",
     "half_compliance_budget", "low", "high", "censored", "refused_attacked", "worst_attack",
-    "admissible", "chosen",
+    "n_trials", "admissible", "chosen",
 ]  # fmt: skip
+
+OF_METHOD = ["model", "method", "seed"]  # among whose trials one is chosen
 
 
 def trials_table(
@@ -40,7 +42,8 @@ def trials_table(
     trainings: training.csv; verdicts: those on validation prompts (columns benchmark, verdict); parents: the same
     of what each starts from; searches: the attacker's trials (n, budget, compliance, chosen); labels: prompt set ->
     harmful or safe; bounds: `kl_heldout`, `plain_refused`, `plain_degenerate_added`; others: of attacks without a
-    budget, by name, the searches (refusal, chosen). A budget that was never reached is inf and `censored`.
+    budget, by name, the searches (refusal, chosen). A budget that was never reached is inf and `censored`. `n_trials`
+    tells of how many settings of the method the choice is: the best of more is better by chance.
     """
     found = [
         who(row)
@@ -55,6 +58,7 @@ def trials_table(
     ]
     shares = pd.DataFrame(found)
     shares["plain_degenerate_added"] = shares["plain_degenerate"].sub(shares["parent_degenerate"]).round(9)
+    shares["n_trials"] = shares.groupby(OF_METHOD)["run"].transform("size")
     table = shares[COLUMNS[:-2]]
     table["admissible"] = True
     for name, bound in bounds.items():
@@ -62,7 +66,7 @@ def trials_table(
     ranked = table[table["admissible"]].sort_values(
         ["refused_attacked", "half_compliance_budget", "kl_heldout"], ascending=[False, False, True], kind="stable"
     )
-    best = ranked.groupby(["model", "method", "seed"], sort=False).head(1).index
+    best = ranked.groupby(OF_METHOD, sort=False).head(1).index
     return table.assign(chosen=table.index.isin(best))
 
 

@@ -22,7 +22,7 @@ rule measure_drift:
         gpu=GPUS,
     params:
         row=row,
-        cfg=cfg("model", "generation", "reference", sets=SETS),
+        cfg=cfg("model"),
         code=code("measure_drift"),
     script:
         "../scripts/measure_drift.py"

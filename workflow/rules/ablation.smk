@@ -92,7 +92,7 @@ rule plot_directions:
     """Which layer's direction carries the refusal, and whether the defence turned it."""
     input:
         directions="<results>/tables/{sweep}directions.csv",
-        layers=lambda w: [auto_layers(run, w.model) for run in study.changed_layers(scope(w))],
+        layers=lambda w: [auto_layers(row) for row in changing(w)],
     output:
         svg=report(
             "<results>/figures/{sweep}directions.{model}.svg",

@@ -18,7 +18,7 @@ SETS = study.sets()
 ATTACKER_SETS = [*study.sets_of("harmful"), *study.sets_of("safe", "attack")]
 JUDGE_NAME = study.config.select.judges[0]
 JUDGE = study.config.judges[JUDGE_NAME]
-JUDGE_MODULES = [JUDGES[row.kind] for row in study.config.judges.values()]
+JUDGE_MODULES = [registry.JUDGES[row.kind] for row in study.config.judges.values()]
 PAGE_TABLES = ["dsr", "robustness", "paired", "separability", "ability"]
 TABLES = [*PAGE_TABLES, "seeds", "training", "verdicts", "settings", "cost", "findings", "main", "targets"]
 FIGURES = ["separability", "projection", "training", "robustness", "dsr", "dose_response", "balance", "tradeoff"]
@@ -38,7 +38,12 @@ TRIALS = study.config.trials
 BOUNDS = TRIALS.model_dump(exclude={"sweeps"})
 MODELS_SELECTED = study.config.select.models
 PACKAGES = ["torch", "transformers", "peft", "lm-eval", "scikit-learn", "scipy", "statsmodels", "snakemake"]
-SETTINGS = {"name", "seeds", "splits_seed", "prompt_sets", "extraction", "probes", "reference", "bundles", "generation"}
+SETTINGS = {
+    *("name", "seeds", "splits_seed", "prompt_sets", "extraction", "probes", "reference", "bundles", "generation"),
+    *("primary", "comparison", "trials", "ability", "merge"),
+}
+BATCH_ROWS = study.config.generation.batch_rows
+ANSWER_TOKENS = study.config.reference.answer_tokens
 THREADS, GPUS = study.config.threads, study.config.gpus
 HUB_MODELS = [name for name, row in study.config.models.items() if row.format == "hub"]
 HOW_IT_IS_RUN = {"dtype", "system_prompt", "licence"}  # of a model's settings, those that do not change its files
@@ -163,7 +168,7 @@ def method_of(wildcards) -> list[str]:
 
 def attack_of(wildcards) -> list[str]:
     """The modules of a bundle's attack and of the judge that an adaptive attacker asks."""
-    return [registry.ATTACKS[attack(wildcards)["kind"]], JUDGES[JUDGE.kind]]
+    return [registry.ATTACKS[attack(wildcards)["kind"]], registry.JUDGES[JUDGE.kind]]
 
 
 def attack(wildcards) -> dict:
@@ -264,19 +269,31 @@ def is_finetuned(row: dict) -> bool:
 
 def main_layers(model: str) -> str:
     """Where the layers stand that `auto` means for the study's main run."""
-    return auto_layers(study.config.report.main, model)
+    main = study.config.report.main
+    return auto_layers(study.row(main, model, study.seeds(main)[0]))
 
 
-def auto_layers(run: str, model: str) -> str:
-    """Where the layers stand that `auto` means for a run: with its parent, at the first seed."""
-    start = study.parent(run) or run
-    return at(study.row(start, model, study.seed(start, study.config.seeds[0])), "layers.json")
+def auto_layers(row: dict) -> str:
+    """Where the layers stand that `auto` means for a run: with its parent, at the same seed."""
+    start = row["parent"] or row["run"]
+    return at(study.row(start, row["model"], study.seed(start, row["seed"])), "layers.json")
 
 
 def first_seed(wildcards) -> list[dict]:
     """The rows of one model's runs in a scope, each at its first seed."""
     runs = study.runs(scope(wildcards))
     return [study.row(run, wildcards.model, study.seeds(run)[0]) for run in runs]
+
+
+def changing(wildcards) -> list[dict]:
+    """Of these, those that change states."""
+    changed = study.changed_layers(scope(wildcards))
+    return [row for row in first_seed(wildcards) if row["run"] in changed]
+
+
+def trainings(wildcards) -> list[dict]:
+    """The rows of all trainings of one model in a scope, each seed of a run."""
+    return [row for row in study.rows(scope(wildcards)) if row["model"] == wildcards.model and is_finetuned(row)]
 
 
 def study_of(wildcards) -> dict:

@@ -32,7 +32,6 @@ rule generate_answers:
             "generation",
             attack=attack,
             bundle=bundle,
-            sets=SETS,
             attacker_sets=ATTACKER_SETS,
             judge=JUDGE.model_dump(),
         ),

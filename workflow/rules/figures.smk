@@ -5,7 +5,7 @@ rule plot_separability:
     """Separability by layer, each run against the base."""
     input:
         separability="<results>/tables/{sweep}separability.csv",
-        layers=lambda w: main_layers(w.model),
+        layers=lambda w: [auto_layers(row) for row in changing(w)],
     output:
         svg=report(
             "<results>/figures/{sweep}separability.{model}.svg",
@@ -26,6 +26,7 @@ rule plot_separability:
         runtime=30,
     params:
         cfg=study_of,
+        changed=lambda w: study.changed_layers(scope(w)),
         code=code("plot_separability"),
     script:
         "../scripts/plot_separability.py"
@@ -158,7 +159,7 @@ rule plot_dose_response:
         separability="<results>/tables/{sweep}separability.csv",
         robustness="<results>/tables/{sweep}robustness.csv",
         dsr="<results>/tables/{sweep}dsr.csv",
-        layers=lambda w: [auto_layers(run, w.model) for run in study.trained_layers(scope(w))],
+        layers=lambda w: [auto_layers(row) for row in trainings(w)],
     output:
         svg=report(
             "<results>/figures/{sweep}dose_response.{model}.svg",
@@ -179,7 +180,7 @@ rule plot_dose_response:
         runtime=30,
     params:
         cfg=study_of,
-        trained=lambda w: study.trained_layers(scope(w)),
+        trained=lambda w: [(row["run"], row["seed"], study.layers(row["run"])) for row in trainings(w)],
         code=code("plot_dose_response"),
     script:
         "../scripts/plot_dose_response.py"

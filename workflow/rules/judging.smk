@@ -23,7 +23,7 @@ rule judge_answers:
         row=row,
         name=lambda w: w.judge,
         judge=lambda w: study.config.judges[w.judge].model_dump(),
-        code=code("judge_answers", lambda w: [JUDGES[study.config.judges[w.judge].kind]]),
+        code=code("judge_answers", lambda w: [registry.JUDGES[study.config.judges[w.judge].kind]]),
     script:
         "../scripts/judge_answers.py"
 
@@ -53,7 +53,7 @@ rule ask_judge:
         judge=lambda w: study.config.judges[w.judge].model_dump(),
         sets=lambda w: study.judged_sets(w.judge),
         model=judging_settings,
-        code=code("ask_judge", lambda w: [JUDGES[study.config.judges[w.judge].kind]]),
+        code=code("ask_judge", lambda w: [registry.JUDGES[study.config.judges[w.judge].kind]]),
     script:
         "../scripts/ask_judge.py"
 

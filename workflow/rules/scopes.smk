@@ -136,6 +136,7 @@ def card_settings(wildcards) -> dict:
     names = [*study.prompt_sources(), *model_sources(study.config.models[wildcards.model])]
     return {
         **study.report(wildcards.model),
+        "own_layers": study.layers(wildcards.run) if study.finetuned(wildcards.run) else [],
         "origin": study.config.models[wildcards.model].model_dump(exclude_none=True),
         "sources": {name: study.config.sources[name].model_dump(exclude_none=True) for name in names},
     }

@@ -65,7 +65,7 @@ rule merge_adapter:
         gpu=GPUS,
     params:
         row=row,
-        cfg=cfg("model", "merge", "generation", sets=SETS),
+        cfg=cfg("model", "merge", max_new_tokens=study.config.generation.max_new_tokens),
         code=code("merge_adapter"),
     script:
         "../scripts/merge_adapter.py"
@@ -76,6 +76,7 @@ rule write_card:
     input:
         **{name: f"<results>/tables/{name}.csv" for name in [*PAGE_TABLES, "settings"]},
         layers=lambda w: main_layers(w.model),
+        own_layers=lambda w: auto_layers(row(w)),
         check="<run>/merged/check.json",
         manifest=manifest,
     output:

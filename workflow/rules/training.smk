@@ -23,8 +23,8 @@ rule record_reference:
         gpu=GPUS,
     params:
         row=row,
-        cfg=cfg("model", "generation", sets=SETS, judge=JUDGE.model_dump(), reference=recorded),
-        code=code("record_reference", [JUDGES[JUDGE.kind]]),
+        cfg=cfg("model", sets=SETS, judge=JUDGE.model_dump(), reference=recorded, batch_rows=BATCH_ROWS),
+        code=code("record_reference", [registry.JUDGES[JUDGE.kind]]),
     script:
         "../scripts/record_reference.py"
 
@@ -81,7 +81,7 @@ rule finetune:
         gpu=GPUS,
     params:
         row=row,
-        cfg=cfg("model", "reference", sets=SETS, training=lambda w: study.training(w.run)),
+        cfg=cfg("model", answer_tokens=ANSWER_TOKENS, training=lambda w: study.training(w.run)),
         checkpoints=lambda w: at(row(w), "checkpoints"),
         code=code("finetune", method_of),
     script:

@@ -2,8 +2,8 @@
 
 input: drift (list of drift csvs), lm_eval (list of lm_eval.json, may be empty), verdicts (list of verdict csvs
 with the direct request on the safe sets); params: rows (list of dicts run, model, method, parent, seed, in the
-order of input.drift), lm_eval_rows (the same for input.lm_eval, `rows` where it is not given), cfg (dict of
-es2.tables.verdicts.Settings: harmful, safe); output: table (csv).
+order of input.drift and of input.lm_eval), cfg (dict of es2.tables.verdicts.Settings: harmful, safe); output: table
+(csv).
 """
 
 from es2.files import write_csv
@@ -16,6 +16,6 @@ with job(snakemake):
     settings = Settings.from_params(params.cfg)
     drift = list(zip(source.drift, params.rows, strict=True))
     scored = source.get("lm_eval", [])
-    asked = list(zip(scored, params.get("lm_eval_rows", params.rows), strict=True)) if scored else []
+    asked = list(zip(scored, params.rows, strict=True)) if scored else []
     samples = sample_frame(drift, asked, read_verdicts(source.verdicts), settings)
     write_csv(ability_table(samples, chance_rows(asked), settings), snakemake.output.table)

@@ -20,6 +20,6 @@ with job(snakemake, owns=Path(snakemake.output.weights).parent):
         choose_prompts(read_prompt_tables(source.prompts), wanted["prompts"]),
         tolerance=wanted["tolerance"],
         system_prompt=cfg["model"]["system_prompt"],
-        max_new_tokens=cfg["generation"]["max_new_tokens"],
+        max_new_tokens=cfg["max_new_tokens"],
     )
     write_json(output.check, checked)

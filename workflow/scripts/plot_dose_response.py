@@ -1,14 +1,15 @@
 """Draw half-compliance budget against achieved separation."""
 
-from es2.layers import layers_of_runs
+from es2.layers import chosen_layers
 from es2.plots.dose_response import dose_points, dose_response_figure
 from es2.plots.style import save
 from es2.reporting import Study, read_table
 from es2.scripting import job
 
 with job(snakemake):
-    source, out = snakemake.input, snakemake.output
-    study = Study.from_params(snakemake.params.cfg)
+    source, out, params = snakemake.input, snakemake.output, snakemake.params
+    study = Study.from_params(params.cfg)
     tables = [read_table(path) for path in (source.separability, source.robustness, source.dsr)]
-    points = dose_points(*tables, study, layers_of_runs(snakemake.params.trained, source.layers))
-    save(dose_response_figure(points, study), out.svg, out.png)
+    trained = zip(params.trained, source.layers, strict=True)
+    layers = {(run, seed): chosen_layers(given, path) for (run, seed, given), path in trained}
+    save(dose_response_figure(dose_points(*tables, study, layers), study), out.svg, out.png)

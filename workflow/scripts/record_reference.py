@@ -14,7 +14,5 @@ with job(snakemake):
     texts = unique_texts(reference_prompts(prompts, cfg["sets"], cfg["reference"]))
     judge = load_judge(cfg["judge"]).judge
     with progress("answers", len(texts)) as advance:
-        references = record(
-            lm, texts, judge, cfg["reference"]["answer_tokens"], cfg["generation"]["batch_rows"], advance
-        )
+        references = record(lm, texts, judge, cfg["reference"]["answer_tokens"], cfg["batch_rows"], advance)
     save_references(snakemake.output.answers, snakemake.output.states, references)

@@ -1,6 +1,7 @@
 """Rows of attacks, the bundles that evaluate them, and the bundles that choose between trials."""
 
 from es2.errors import UserError
+from es2.registry import UNTRAINED
 from es2.settings.checks.names import check_list, check_sizes, check_window, need
 from es2.settings.evaluation import (
     AblationAttack,
@@ -97,6 +98,9 @@ def check_trials(config: Config) -> None:
     """Every sweep of trials has the two bundles that choose between them, and perhaps searches of other attacks."""
     check_list("trials.sweeps", "sweep", config.trials.sweeps, config.sweeps)
     for sweep in config.trials.sweeps:
+        for run in config.sweeps[sweep].runs:
+            if config.runs[run].method == UNTRAINED:
+                raise UserError(f"sweeps.{sweep}.runs: {run!r} is untrained and so no trial; take it away")
         names = [config.bundles[name].attack for name in config.sweeps[sweep].bundles]
         attacks = [config.attacks[name] for name in names]
         first = [sum(isinstance(attack, kind) for attack in attacks) for kind in (ValidationAnswers, BudgetAttack)]

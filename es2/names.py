@@ -1,0 +1,4 @@
+"""Names that stand in files which one step writes and others read. Torch-free."""
+
+SINGLE = "single"
+"""The `control` of the answer rows that are one of several samples; the row of the one kept has none."""
