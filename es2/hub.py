@@ -38,4 +38,4 @@ def _failure(row: Mapping[str, Any], error: Exception) -> str:
         return f".file: {repo} has no file {file!r} at that commit: check its path"
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     what = f"{file!r} of {repo}" if file else repo
-    return f": {what} cannot be had from the hub: {reason}"
+    return f": {what} cannot be had from the hub: {reason}: run again, or check repo and revision"

@@ -122,6 +122,19 @@ def test_a_holder_that_lost_its_lock_ends(folder, other):
     assert json.loads(lock_of(folder).read_text()) == claimed
 
 
+def test_a_moments_failure_of_the_file_system_does_not_end_the_beat(folder, other):
+    """A folder in the lock's place cannot be read as a file; once the lock is back, its holder watches it again."""
+    lock = lock_of(folder)
+    kept = lock.read_text()
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(subprocess.TimeoutExpired):
+        other.wait(timeout=0.5)
+    lock.rmdir()
+    lock.write_text(json.dumps(json.loads(kept) | {"token": "other"}))
+    assert other.wait(timeout=60) == 1
+
+
 def test_of_many_that_find_it_dead_one_at_a_time_holds_it(folder):
     claim(folder, started="another boot/1")
     held, said = threading.Lock(), Counter()

