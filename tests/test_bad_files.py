@@ -255,7 +255,11 @@ def test_weights_that_are_no_safetensors_are_never_read(tiny_folders, tmp_path, 
             hub_errors.LocalEntryNotFoundError,
             "models.mine: owner/model is not cached and the hub does not answer: check the network.",
         ),
-        (ConnectionError, "models.mine: owner/model cannot be had from the hub: ConnectionError: run again, or check repo and revision."),
+        (
+            ConnectionError,
+            "models.mine: owner/model cannot be had from the hub: ConnectionError: run again, or check repo and "
+            "revision.",
+        ),
     ],
 )
 def test_a_model_that_the_hub_does_not_give(monkeypatch, tmp_path, kind, said):

@@ -26,7 +26,8 @@ def check_leakage(prompts: pd.DataFrame) -> pd.DataFrame:
     `prompts` has the columns prompt_id, prompt, set, label and split. Style is compared between the harmful
     and the safe sets that have an attack split, since these fit the probes: lengths in words (medians), the
     share of safe prompts in AdvBench's form, and the test AUROC of length alone and of a bag of words, both
-    fitted on the attack split (those of `separability.csv` are of all test sets). Raises UserError for a prompt in two splits.
+    fitted on the attack split (those of `separability.csv` are of all test sets). Raises UserError for a prompt in
+    two splits.
     """
     checks = [_disjoint(prompts), _nearest(prompts)]
     fitted = set(prompts.loc[prompts["split"] == "attack", "set"])
