@@ -9,6 +9,7 @@ import torch
 from bench.measure import Comparison, UnequalError, expect_close_vectors
 from bench.scene import SEED, Scene, chat_texts, study
 from es2.attacks.ablation import ProjectionAttack
+from es2.attacks.base import Applied
 from es2.attacks.planes import PlaneAttack, random_directions
 from es2.generation import generate
 from es2.models import LanguageModel
@@ -106,13 +107,37 @@ def comparisons(scene: Scene) -> Iterator[Comparison]:
 def _search(lm: LanguageModel, prompts: list[str], new_tokens: int, rows: int, repetitions: int) -> Comparison:
     """Answers to the same prompts under every setting of an attack: all in the same batches, as es2.attacks.search
     asks for them, against one setting after the other. The planes move nothing, so that both sides answer alike."""
+    alone, together = (idle_attack(lm, len(prompts) * times, new_tokens) for times in (1, SETTINGS))
+    return _settings("search", "one_setting_at_a_time", lm, prompts, together, alone, new_tokens, rows, repetitions)
+
+
+def _ablations(lm: LanguageModel, prompts: list[str], new_tokens: int, rows: int, repetitions: int) -> Comparison:
+    """Answers without each of several directions, each with its own run of the shared head, all in the same batches,
+    against one direction after the other. The directions are zero, so that both sides answer alike."""
+    groups = [row // len(prompts) for row in range(len(prompts) * SETTINGS)]
+    alone, together = (ProjectionAttack(torch.zeros(*shape, lm.width)) for shape in ((), (len(groups),)))
+    name = "one_direction_at_a_time"
+    return _settings("ablations", name, lm, prompts, together, alone, new_tokens, rows, repetitions, groups)
+
+
+def _settings(
+    path: str,
+    anchor: str,
+    lm: LanguageModel,
+    prompts: list[str],
+    together: Applied,
+    alone: Applied,
+    new_tokens: int,
+    rows: int,
+    repetitions: int,
+    groups: Sequence[int] | None = None,
+) -> Comparison:
+    """The prompts under SETTINGS settings in common batches (`together`) against one setting after the other."""
     asked, sequences = prompts * SETTINGS, lm.chat_tokens(prompts)
-    alone = idle_attack(lm, len(prompts), new_tokens)
-    together = idle_attack(lm, len(asked), new_tokens)
 
     def ours() -> Answers:
         with together.applied(lm):
-            return [one.tokens for one in generate(lm, sequences * SETTINGS, new_tokens, rows)]
+            return [one.tokens for one in generate(lm, sequences * SETTINGS, new_tokens, rows, groups=groups)]
 
     def theirs() -> Answers:
         answers: Answers = []
@@ -124,31 +149,7 @@ def _search(lm: LanguageModel, prompts: list[str], new_tokens: int, rows: int, r
     def check(found: Answers, expected: Answers) -> None:
         expect_same_answers(lm, asked, found, expected)
 
-    return Comparison("search", "one_setting_at_a_time", ours, theirs, check, repetitions)
-
-
-def _ablations(lm: LanguageModel, prompts: list[str], new_tokens: int, rows: int, repetitions: int) -> Comparison:
-    """Answers without each of several directions, each with its own run of the shared head, all in the same batches,
-    against one direction after the other. The directions are zero, so that both sides answer alike."""
-    asked, sequences = prompts * SETTINGS, lm.chat_tokens(prompts)
-    groups = [row // len(prompts) for row in range(len(asked))]
-    nothing = torch.zeros(len(asked), lm.width)
-
-    def ours() -> Answers:
-        with ProjectionAttack(nothing).applied(lm):
-            return [one.tokens for one in generate(lm, sequences * SETTINGS, new_tokens, rows, groups=groups)]
-
-    def theirs() -> Answers:
-        answers: Answers = []
-        for row in range(SETTINGS):
-            with ProjectionAttack(nothing[row]).applied(lm):
-                answers += [one.tokens for one in generate(lm, sequences, new_tokens, rows)]
-        return answers
-
-    def check(found: Answers, expected: Answers) -> None:
-        expect_same_answers(lm, asked, found, expected)
-
-    return Comparison("ablations", "one_direction_at_a_time", ours, theirs, check, repetitions)
+    return Comparison(path, anchor, ours, theirs, check, repetitions)
 
 
 def _head(lm: LanguageModel, repetitions: int) -> Comparison:

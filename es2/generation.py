@@ -1,6 +1,6 @@
 """Answers, greedy or drawn: sorted token-budget batches, the shared head run once, finished answers dropped."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +48,7 @@ def generate(
     progress: Callable[[int], None] | None = None,
     keep_states: bool = False,
     pick: Pick = greedy,
-    groups: Sequence[int] | None = None,
+    groups: Sequence[Hashable] | None = None,
 ) -> list[Answer]:
     """Answers of at most `max_new_tokens` tokens to token sequences, in their order; greedy unless `pick` says else.
 
@@ -56,7 +56,7 @@ def generate(
     residual edit (es2.activations.edit_residual) acts on the last prompt token and on every generated one. What comes
     before the last token of a sequence that is there several times in a batch is run once, without a cursor.
 
-    Where edits act at every token (es2.attacks.ablation), `groups` [n] has the same number for the sequences under the
+    Where edits act at every token (es2.attacks.ablation), `groups` [n] has the same entry for the sequences under the
     same edit: each group then runs the shared head for itself, each sequence all of its own tokens, and in every pass
     there is a cursor, which has one row of each group when the head is run.
     """
@@ -89,14 +89,13 @@ class _Asked:
     which: Tensor | None
 
     @classmethod
-    def of(cls, lm: LanguageModel, sequences: Sequence[Sequence[int]], groups: Sequence[int] | None) -> "_Asked":
+    def of(cls, lm: LanguageModel, sequences: Sequence[Sequence[int]], groups: Sequence[Hashable] | None) -> "_Asked":
         n_head = shared_head(sequences)
         own = [list(sequence[n_head:]) for sequence in sequences]
         if groups is None:
             return cls(run_head(lm, sequences[0][:n_head]), n_head, own, None)
-        first = {group: row for row, group in reversed(list(enumerate(groups)))}
-        place = {group: index for index, group in enumerate(first)}
-        head = run_head(lm, sequences[0][:n_head], torch.tensor(list(first.values())))
+        place = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+        head = run_head(lm, sequences[0][:n_head], torch.tensor([groups.index(group) for group in place]))
         return cls(head, n_head, own, torch.tensor([place[group] for group in groups]))
 
 

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from es2.errors import UserError
 from es2.files import read_json
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,6 @@ def chosen_layers(given: Any, path: str | Path) -> list[int]:
     return [int(layer) for layer in chosen]
 
 
-def layers_of_runs(given: Mapping[str, Any], paths: Sequence[str | Path]) -> dict[str, list[int]]:
-    """`chosen_layers` of several runs; each run's layers.json stands at its place in `paths`."""
+def layers_of_runs(given: Mapping[K, Any], paths: Sequence[str | Path]) -> dict[K, list[int]]:
+    """`chosen_layers` of several runs or trainings; each one's layers.json stands at its place in `paths`."""
     return {run: chosen_layers(layers, path) for (run, layers), path in zip(given.items(), paths, strict=True)}

@@ -16,6 +16,24 @@ TEXTS = [f"{verb} {thing}" for thing in THINGS for verb in VERBS]
 IS_HARMFUL = torch.tensor([VERBS.index(text.split()[0]) < 4 for text in TEXTS])
 N_TOKENS = 5
 EVERY_LAYER = (0.0, 1.0)
+CONTROLS = {"random": 2, "shuffled": 1, "prompts": 2}
+ABLATION = {
+    "kind": "ablation",
+    "search": {"window": [0.3, 1.0], "positions": 1, "harmless_kl": 100.0, "first_prompts": 2, "keep": 2},
+}
+
+
+def arbitrary_judge(prompt, answer):
+    """A verdict that depends on the answer in a way that no attack aims at."""
+    return ("compliance", "refusal", "degenerate")[sum(answer.encode()) % 3]
+
+
+def mean_direction(scene, harmful):
+    """The oracle of a mean difference [L, d], of unit length, on the first 24 texts."""
+    values = scene.embeddings[:24]
+    difference = torch.stack([v for v, h in zip(values, harmful, strict=True) if not h]).mean(0)
+    difference = difference - torch.stack([v for v, h in zip(values, harmful, strict=True) if h]).mean(0)
+    return difference / difference.norm(dim=-1, keepdim=True)
 
 
 class Scene:

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 import torch
-from scene import EVERY_LAYER, N_TOKENS, TEXTS, around, plane_attack
+from scene import CONTROLS, EVERY_LAYER, N_TOKENS, TEXTS, arbitrary_judge, around, plane_attack
 
 from es2.attacks import direct, scav, scav_adaptive, search
 from es2.attacks.base import answer_under
@@ -28,7 +28,6 @@ def test_direct_answers_are_the_models(scene):
 
 
 SCAV = {"kind": "scav", "c": 1.0, "accuracy": -1.0, "p0": 1e-2}
-CONTROLS = {"random": 2, "shuffled": 1, "prompts": 2}
 
 
 def test_scav_rows_and_controls(scene):
@@ -107,11 +106,6 @@ ADAPTIVE = {
         "keep": 3,
     },
 }
-
-
-def arbitrary_judge(prompt, answer):
-    """A verdict that depends on the answer in a way that no attack aims at."""
-    return ("compliance", "refusal", "degenerate")[sum(answer.encode()) % 3]
 
 
 def test_the_adaptive_attacker_takes_the_setting_with_most_compliance(scene):

@@ -24,9 +24,9 @@ class Evaluation:
     harmful validation prompts, on which the attacker chooses; fit: the attack split (column label too), on which
     directions are fitted; harmless: safe validation prompts, on which side effects are watched; probes: {"self" |
     "parent" | "base": ProbeSet}; embeddings: the model's own (those of the defence split too where others are trained
-    on it); targets: answer
-    tokens of the untrained model by prompt id, where it complied, for attacks that aim at an answer; files: those that
-    the attack's config names; write: answers token sequences in place of our own generation, if it is there.
+    on it); targets: answer tokens of the untrained model by prompt id, where it complied, for attacks that aim at an
+    answer; files: those that the attack's config names; write: answers token sequences in place of our own generation,
+    if it is there.
     """
 
     lm: LanguageModel

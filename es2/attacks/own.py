@@ -39,8 +39,8 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
 
 
 def load(path: str, where: str) -> ModuleType:
-    """The user's file as a module; UserError if it is not there, does not run, or has no `fit`, naming the key `where`
-    the config has it."""
+    """The user's file as a module; UserError, which names the config's key `where`, if it is not there, does not run,
+    or has no `fit`."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     if spec is None or spec.loader is None or not Path(path).is_file():
         raise UserError(f"{where}: there is no Python file {path}; correct the path")

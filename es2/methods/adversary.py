@@ -31,7 +31,7 @@ from es2.methods.base import TrainingData
 from es2.models import LanguageModel
 from es2.probes import ProbeSet, fit_probe_set
 
-LANDING, PROJECT, ABLATION, SOFT_PROMPT = "landing", "project", "ablation", "soft_prompt"  # the fourth is a push
+LANDING, PROJECT, ABLATION, SOFT_PROMPT = "landing", "project", "ablation", "soft_prompt"  # any other edit is a push
 TRIED = 16  # prompts on which directions are tried
 TOKENS = 8  # of a compliant answer: its beginning decides
 

@@ -23,10 +23,9 @@ def finals_table(rows: Sequence[Mapping[str, Any]], searches: Sequence[pd.DataFr
 
     searches: the attacker's trials of each (n, budget, compliance, chosen). `ratio` is to the parent's budget under the
     same attack, of the same seed or, as an untrained one has no other, its first; empty where the parent was not
-    attacked (which does not compete then). Where the parent never complies
-    with half, the largest budget tried stands for its own, and for the run's if that does not either: what held as
-    long as its parent has the ratio 1. `least_ratio` is the smallest over the attacks; of equal ones the first run is
-    chosen.
+    attacked (which does not compete then). Where the parent never complies with half, the largest budget tried stands
+    for its own, and for the run's if that does not either: what held as long as its parent has the ratio 1.
+    `least_ratio` is the smallest over the attacks; of equal ones the first run is chosen.
     """
     found = [
         who(row) | {"attack": row["attack"]} | validation_budget(search)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from es2.compared import compared_with
 from es2.statistics import holm, paired_difference
 from es2.tables.curves import Budgets, Curve, adaptive_curves
 from es2.tables.robustness import partner
@@ -71,13 +72,6 @@ def _is_primary(table: pd.DataFrame, primary: Mapping[str, Any]) -> "pd.Series[b
     return keep
 
 
-def compared_with(run: str, parent: str, parents: Mapping[str, str], settings: Settings) -> list[str]:
-    """The runs that `run` is compared with: its parent, the control on the same parent, the named ones."""
-    named = [b for a, b in settings.pairs if a == run]
-    sibling = [settings.control] if parents.get(settings.control) == parent else []
-    return [b for b in dict.fromkeys([parent, *sibling, *named]) if b not in ("", run)]
-
-
 def _free(cells: pd.DataFrame, settings: Settings) -> Iterator[Pair]:
     """Comparisons under attacks without a budget axis, controls left out."""
     cells = cells[cells["budget"].isna() & (cells["control"] == "")]
@@ -87,7 +81,7 @@ def _free(cells: pd.DataFrame, settings: Settings) -> Iterator[Pair]:
     for key, cell in cells.groupby(["run", "model", "seed", *WHERE, "setting"], sort=False):
         found.setdefault(key[:-1], {})[key[-1]] = cell
     for (run, model, seed, *where), own in found.items():
-        for other in compared_with(run, parents[run], parents, settings):
+        for other in compared_with(run, parents, settings.control, settings.pairs):
             have = seeds.get(other, [None])
             theirs = found.get((other, model, seed if seed in have else have[0], *where), {})
             for setting, cell in own.items():
@@ -119,7 +113,7 @@ def _at_budgets(curves: Sequence[Curve], budgets: Budgets, settings: Settings) -
     for curve in curves:
         where = (curve.attack, curve.fitted_on, *curve.group[len(RUN) :])
         head = dict(zip(RUN, curve.group, strict=False)) | dict(zip(WHERE, where, strict=True))
-        for other in compared_with(curve.run, str(curve.group[at]), parents, settings):
+        for other in compared_with(curve.run, parents, settings.control, settings.pairs):
             against = partner(curve, curves, other)
             if against is None:
                 continue
@@ -140,7 +134,7 @@ def _worst(cells: pd.DataFrame, budgets: Budgets, settings: Settings) -> Iterato
         found.setdefault(key, {})[who["seed"]] = (who | told, worst)
     parents = {who["run"]: who["parent"] for seeds in found.values() for who, _ in seeds.values()}
     for (*where, run), seeds in found.items():
-        for other in compared_with(run, parents[run], parents, settings):
+        for other in compared_with(run, parents, settings.control, settings.pairs):
             theirs = found.get((*where, other), {})
             for seed, (head, own) in seeds.items():
                 if theirs:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from es2.compared import compared_with
 from es2.seeded import seeded_difference, seeded_half_budget_ratio
 from es2.tables.curves import Budgets, Curve, adaptive_curves
-from es2.tables.paired import MEASURES, adjusted, compared_with, comparisons
+from es2.tables.paired import MEASURES, adjusted, comparisons
 from es2.tables.robustness import partner
 from es2.tables.verdicts import RUN, Settings, aimed_at, with_pool
 
@@ -56,7 +57,7 @@ def _ratios(curves: Sequence[Curve], settings: Settings) -> Iterator[Row]:
     for curve in curves:
         by_run.setdefault((curve.run, curve.where), []).append(curve)
     for (run, _), own in by_run.items():
-        for other in compared_with(run, parents[run], parents, settings):
+        for other in compared_with(run, parents, settings.control, settings.pairs):
             found = [(curve, against) for curve in own if (against := partner(curve, curves, other)) is not None]
             if len(found) > 1:
                 yield _head(own[0], other) | _ratio([a for a, _ in found], [b for _, b in found], settings)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from es2.compared import compared_with
 from es2.errors import UserError
 from es2.registry import UNTRAINED
 from es2.settings.checks.names import check_list, check_sizes, need
@@ -69,12 +70,10 @@ def _check_primary(config: Config, selected: Sequence[str]) -> None:
         raise UserError(f"primary.factor: {primary.attack} is not tried over budgets; set it to null")
     if primary.factor is not None and primary.factor not in comparison.factors:
         raise UserError(f"primary.factor: {primary.factor:g} is none of comparison.factors; add it there")
-    parent, control = config.runs[primary.run].on, config.report.control
-    sibling = [control] if config.runs[control].on == parent else []
-    named = [b for a, b in comparison.pairs if a == primary.run]
-    compared = [run for run in dict.fromkeys([parent, *sibling, *named]) if run not in (None, primary.run)]
+    parents = {name: run.on for name, run in config.runs.items()}
+    compared = compared_with(primary.run, parents, config.report.control, comparison.pairs)
     if primary.against not in compared:
         raise UserError(
-            f"primary.against: {primary.run} is compared with {', '.join(map(str, compared)) or 'no run'}, not with "
+            f"primary.against: {primary.run} is compared with {', '.join(compared) or 'no run'}, not with "
             f"{primary.against}; name one of these, or add the pair to comparison.pairs"
         )
