@@ -1,5 +1,7 @@
 """The figures of runs under attack: robustness curves and the shares refused under each attack."""
 
+from math import inf
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,6 +36,16 @@ def test_a_run_that_never_falls_is_named_in_the_legend() -> None:
     assert legend_texts(figure) == ["refusal SFT", "hold", "ES2 (never half)"]
     marks = [str(c.get_label()) for c in figure.axes[1].containers if str(c.get_label()).startswith("_half_")]
     assert marks == ["_half_refusal_sft", "_half_hold"]
+
+
+def test_a_run_that_falls_at_another_seed_is_not_said_to_hold() -> None:
+    truth = Truth(seeds=(0, 1))
+    t = synthetic.all_tables(truth)
+    first = (t.robustness["run"] == "es2") & (t.robustness["seed"] == 0)
+    table = t.robustness.copy()
+    table.loc[first & (table["measure"] == "half_compliance_budget"), ["value", "high", "censored"]] = [inf, inf, True]
+    figure = robustness_figure(t.dsr, table, truth.study())
+    assert legend_texts(figure) == ["refusal SFT", "hold", "ES2 (never half at seed 0)"]
 
 
 def test_shares_of_the_curve_add_up_to_one() -> None:

@@ -26,9 +26,9 @@ Curves = dict[str, dict[int, pd.DataFrame]]
 def robustness_figure(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> Figure:
     """Three panels, refusal | compliance | degenerate, against relative budget on the harmful tests pooled.
 
-    A row an attack; a line a run with Wilson bands; the half-compliance budgets stand near the 0.5 line of the
-    compliance panel with their intervals, a run without one says so in the legend; a thin dotted line is a random push
-    with the same recorded norms, where the table has one.
+    A row an attack; a line a run with Wilson bands, thin ones its other seeds; the half-compliance budgets of the first
+    seed stand near the 0.5 line of the compliance panel with their intervals, a run without one says so in the legend.
+    A thin dotted line is a random push with the same recorded norms, where the table has one.
     """
     curves = {attack: _curves(dsr, study, attack) for attack in budget_attacks(robustness, study)}
     curves = {attack: lines for attack, lines in curves.items() if lines}
@@ -45,7 +45,9 @@ def robustness_figure(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study)
             halves = {run: half_budget(robustness, dsr, study, run, min(seen), attack) for run, seen in lines.items()}
             _draw_attack(panels, lines, _curves(dsr, study, f"{attack}_random"), halves, study)
             for run in (run for run, half in halves.items() if half.censored):
-                never.setdefault(run, []).append(f" under {name}" if name else "")
+                others = [half_budget(robustness, dsr, study, run, seed, attack) for seed in lines[run]]
+                which = "" if all(half.censored for half in others) else f" at seed {min(lines[run])}"
+                never.setdefault(run, []).append(which + (f" under {name}" if name else ""))
             panels[0].set_ylabel(f"{name}\nshare of answers".strip())
             panels[0].set_xlim(0, _largest(lines) * 1.03)
         if curves:
