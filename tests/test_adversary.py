@@ -14,7 +14,7 @@ from es2.attacks.ablation import ProjectionAttack
 from es2.checkpoints import trainable
 from es2.errors import UserError
 from es2.examples import run_examples
-from es2.methods.adversary import Adversary, landing, project, push
+from es2.methods.adversary import FIRST_TRIED, TRIED, Adversary, landing, project, push
 from es2.models import Cursor
 from es2.probes import fit_probe_set
 
@@ -58,7 +58,7 @@ def test_every_edit_is_drawn(bench, monkeypatch):
     assert set(kinds) == set(SETTINGS["adversarial"]["edits"])
 
 
-def odds_without(bench, lm, unit):
+def odds_without(bench, lm, unit, tried=None):
     """The oracle: the direction projected out by hand, a prompt at a time: how much likelier the untrained model's
     first token is than that of the parent's refusal."""
     odds = []
@@ -70,8 +70,8 @@ def odds_without(bench, lm, unit):
                 hidden = lm.decoder(input_ids=torch.tensor([tokens]), use_cache=False).last_hidden_state[0, -1]
                 likely = lm.logits(hidden).log_softmax(dim=-1)
                 odds.append((likely[bench.data.compliant[key][0]] - likely[refused]).item())
-    assert odds
-    return sum(odds) / len(odds)
+    assert odds[:tried]
+    return sum(odds[:tried]) / len(odds[:tried])
 
 
 def seeking(bench, **changes):
@@ -100,10 +100,22 @@ def test_the_hardest_directions_are_those_that_turn_the_first_token_most(bench, 
     assert n_tokens > 1 or positions == 1
     assert adversary.within(lm) == [(back, layer) for back in range(n_tokens) for layer in range(lm.n_layers)]
     expected = {place: odds_without(bench, lm, adversary.differences[place]) for place in adversary.within(lm)}
-    assert adversary.log_odds(lm) == pytest.approx(expected, abs=1e-4)
+    found = adversary.log_odds(lm, adversary.within(lm), TRIED)
+    assert found == pytest.approx(expected, abs=1e-4)
     assert len(set(expected.values())) == len(expected)
-    assert adversary.hard == sorted(expected, key=expected.get)[-2:]
+    few = {place: odds_without(bench, lm, adversary.differences[place], FIRST_TRIED) for place in expected}
+    best = sorted(few, key=few.get)[-4:]
+    assert adversary.hard == sorted(best, key=expected.get)[-2:]
     assert drawn_places(adversary, lm) == set(adversary.hard)
+
+
+def test_where_twice_the_hardest_are_all_directions_each_is_tried_on_every_prompt_and_once(bench, monkeypatch):
+    tried = []
+    counted = Adversary.log_odds
+    monkeypatch.setattr(Adversary, "log_odds", lambda *args: tried.append(args[2:]) or counted(*args))
+    adversary, lm = seeking(bench, hardest=2)
+    assert len(adversary.within(lm)) <= 4
+    assert tried == [(adversary.within(lm), TRIED)]
 
 
 def test_where_no_refusal_begins_unlike_compliance_every_place_is_drawn(bench):
@@ -114,7 +126,7 @@ def test_where_no_refusal_begins_unlike_compliance_every_place_is_drawn(bench):
     adversary = Adversary(training, data)
     lm = add_random_lora(bench.load(), scale=0.05)
     adversary.fit(lm)
-    assert adversary.log_odds(lm) == {}
+    assert adversary.log_odds(lm, adversary.within(lm), TRIED) == {}
     assert adversary.hard is None
     assert drawn_places(adversary, lm) == set(adversary.within(lm))
 

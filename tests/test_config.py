@@ -160,14 +160,15 @@ def test_the_layers_that_a_sweeps_runs_change_are_their_own_and_hold_changes_non
 def test_runs_are_set_against_each_other_where_both_are_there(default):
     study = read_study(default)
     assert study.pairs() == []
-    parts = ("", "_any", "_rivals", "_held", "_pairs")
-    here, any_token, rivals, held, earlier = (study.pairs(f"contest{part}") for part in parts)
+    parts = ("", "_each", "_any", "_rivals", "_held", "_pairs")
+    here, each, any_token, rivals, held, earlier = (study.pairs(f"contest{part}") for part in parts)
     assert len(here) > 2
+    assert len(each) == 3
     assert len(any_token) == 3
     assert len(rivals) == 2
     assert len(held) == 1
     assert len(earlier) > 2
-    assert sorted(here + any_token + rivals + held + earlier) == sorted(default["comparison"]["pairs"])
+    assert sorted(here + each + any_token + rivals + held + earlier) == sorted(default["comparison"]["pairs"])
     assert study.report("smollm2_135m", "contest")["pairs"] == study.pairs("contest")
 
 

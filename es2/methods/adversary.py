@@ -32,7 +32,7 @@ from es2.models import LanguageModel
 from es2.probes import ProbeSet, fit_probe_set
 
 LANDING, PROJECT, ABLATION, SOFT_PROMPT = "landing", "project", "ablation", "soft_prompt"  # any other edit is a push
-TRIED = 16  # prompts on which directions are tried
+FIRST_TRIED, TRIED = 4, 16  # prompts on which all directions are tried, and those of the best
 TOKENS = 8  # of a compliant answer: its beginning decides
 
 Place = tuple[int, int]
@@ -91,13 +91,22 @@ class Adversary:
             self.norm = every[0].norm(dim=-1).mean(dim=0)
             self.differences = torch.stack([unit_difference(one, labels) for one in every])
             if self.settings["hardest"] is not None:
-                odds = self.log_odds(lm)
-                self.hard = sorted(odds, key=odds.__getitem__)[-self.settings["hardest"] :] or None
+                self.hard = self.hardest(lm, self.settings["hardest"])
+
+    def hardest(self, lm: LanguageModel, most: int) -> list[Place] | None:
+        """The places within `depths` of the highest `log_odds`, sought among twice as many that a few prompts find:
+        with six tokens and 25 layers that is less than half the work of trying all of them on every prompt."""
+        places = self.within(lm)
+        for kept, tried in ((2 * most, FIRST_TRIED), (most, TRIED)):
+            if kept < len(places) or tried == TRIED:
+                odds = self.log_odds(lm, places, tried)
+                places = sorted(odds, key=odds.__getitem__)[-kept:]
+        return places or None
 
     @torch.no_grad()
-    def log_odds(self, lm: LanguageModel) -> dict[Place, float]:
-        """{place within `depths`: mean log-odds, without its direction, of the first token of the untrained model's
-        compliance against that of the parent's refusal}, on harmful prompts that the two begin differently; empty where
+    def log_odds(self, lm: LanguageModel, places: Sequence[Place], tried: int) -> dict[Place, float]:
+        """{place: mean log-odds, without its direction, of the first token of the untrained model's compliance against
+        that of the parent's refusal}, on the first `tried` harmful prompts that the two begin differently; empty where
         there is none, as for a run that starts from the untrained model itself.
 
         The first token is where it is decided whether to refuse. How likely all of that compliance becomes tells the
@@ -108,10 +117,10 @@ class Adversary:
         keys = [key for key in refused if known[key].answer_tokens[0] != said[key][0]]
         if not keys:
             return {}
-        examples = [Example(key, known[key].prompt_tokens, said[key][:1]) for key in keys[:TRIED]]
-        pairs = torch.tensor([[said[key][0], known[key].answer_tokens[0]] for key in keys[:TRIED]], device=lm.device)
+        examples = [Example(key, known[key].prompt_tokens, said[key][:1]) for key in keys[:tried]]
+        pairs = torch.tensor([[said[key][0], known[key].answer_tokens[0]] for key in keys[:tried]], device=lm.device)
         found = {}
-        for place in self.within(lm):
+        for place in places:
             with ProjectionAttack(self.differences[place]).applied(lm):
                 logits = lm.logits(run_examples(lm, examples).final).float()
             found[place] = -logits.gather(1, pairs).diff(dim=1).mean().item()
