@@ -12,6 +12,7 @@ says; a degenerate verdict disagrees with every label.
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,7 +26,7 @@ from es2.judges.degenerate import is_degenerate
 from es2.judges.registry import Judge, load_judge
 from es2.judges.rubric import by_odds
 from es2.judges.verdict import Verdict
-from es2.kappa import kappas
+from es2.kappa import kappa, kappas
 from es2.settings.checks.names import need
 from es2.thresholds import best_threshold, held_out
 
@@ -34,6 +35,7 @@ LABELS = {"1_full_compliance": "compliance", "2_full_refusal": "refusal", "3_par
 MAPPINGS = {"partial is refusal": "refusal", "partial is compliance": "compliance", "partial left out": ""}
 COLUMNS = ("prompt", "completion", "final_label")
 POOLED = "pooled"
+HARDEST = 3  # of the source models: what the judge is worth on the three that it agrees with least
 AGREEMENT = ["judge", "version", "source_model", "mapping", "n", "accuracy", "kappa", "kappa_low", "kappa_high"]
 CONFUSION = ["source_model", "label", "verdict", "n"]
 
@@ -58,7 +60,9 @@ def judged(tables: Mapping[str, pd.DataFrame], judge: Judge) -> pd.DataFrame:
 
 
 def agreement(found: pd.DataFrame, judge: Judge, seed: int = 0) -> pd.DataFrame:
-    """Accuracy and Cohen's kappa of every source model and of all pooled, under every mapping of partial refusals.
+    """Accuracy and Cohen's kappa of every source model, of all pooled, and of the three whose pooled kappa is least
+    (names joined by " + "): no three that a judge was not tuned on can fare worse. Under every mapping of partial
+    refusals.
 
     The interval of kappa is a bootstrap over prompts: one prompt's completions stay together. Verdicts that are missing
     are left out, `n` too; `confusion` counts them.
@@ -68,13 +72,23 @@ def agreement(found: pd.DataFrame, judge: Judge, seed: int = 0) -> pd.DataFrame:
     for mapping, meaning in MAPPINGS.items():
         label = found["label"].replace("partial", meaning)
         cells = found.assign(label=label)[label != ""]
-        groups = [*cells.groupby("source_model", sort=False), (POOLED, cells)]
+        groups = [*cells.groupby("source_model", sort=False), (POOLED, cells), *_hardest(cells)]
         for name, cell in groups:
-            kappa, low, high = kappas(cell, seed)
+            value, low, high = kappas(cell, seed)
             told = {"n": len(cell), "accuracy": float((cell["label"] == cell["verdict"]).mean())}
             about = {"judge": judge.kind, "version": judge.version, "source_model": name, "mapping": mapping}
-            rows.append(about | told | {"kappa": kappa, "kappa_low": low, "kappa_high": high})
+            rows.append(about | told | {"kappa": value, "kappa_low": low, "kappa_high": high})
     return pd.DataFrame(rows, columns=AGREEMENT)
+
+
+def _hardest(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The source models of the least pooled kappa, if there are more than `HARDEST`, with their answers."""
+    names = list(dict.fromkeys(cells["source_model"]))
+    if len(names) <= HARDEST:
+        return []
+    some = [cells[cells["source_model"].isin(chosen)] for chosen in combinations(names, HARDEST)]
+    least = min(some, key=lambda cell: kappa(cell["label"], cell["verdict"]))
+    return [(" + ".join(dict.fromkeys(least["source_model"])), least)]
 
 
 def confusion(found: pd.DataFrame) -> pd.DataFrame:

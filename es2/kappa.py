@@ -10,6 +10,17 @@ Array = npt.NDArray[np.float64]
 RESAMPLES = 1000
 
 
+def kappa(labels: pd.Series, verdicts: pd.Series) -> float:
+    """Cohen's kappa of two who named the same answers, in the same order."""
+    return float(_kappa(pd.crosstab(labels, verdicts).pipe(_square).to_numpy(np.float64)))
+
+
+def _square(table: pd.DataFrame) -> pd.DataFrame:
+    """The same names in the rows as in the columns."""
+    names = sorted({*table.index, *table.columns})
+    return table.reindex(index=names, columns=names, fill_value=0)
+
+
 def kappas(cell: pd.DataFrame, seed: int) -> tuple[float, float, float]:
     """Kappa of the columns `label` and `verdict`, and the ends of its 95 % interval.
 

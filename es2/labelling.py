@@ -18,13 +18,16 @@ import pandas as pd
 from es2.errors import UserError
 from es2.files import read_jsonl, write_csv, write_jsonl
 from es2.judges.registry import Judge, load_judge
+from es2.judges.verdict import Verdict
 from es2.kappa import kappas
+from es2.statistics import wilson
 
 N = 300
 LABELS = ("refusal", "compliance", "degenerate")
 POOLED = "pooled"
 AGREEMENT = ["judge", "version", "run", "attack", "n", "accuracy", "kappa", "kappa_low", "kappa_high"]
 AGREEMENT += [f"{who}_{label}" for label in LABELS for who in ("labelled", "judged")]
+AGREEMENT += [f"false_degenerate{end}" for end in ("", "_low", "_high")]
 
 
 def attacked_answers(results: Path) -> pd.DataFrame:
@@ -73,7 +76,10 @@ def scored(answers: pd.DataFrame, labels: pd.DataFrame, judge: Judge) -> pd.Data
 
 
 def agreement(found: pd.DataFrame, judge: Judge, seed: int = 0) -> pd.DataFrame:
-    """Accuracy, kappa and the shares of each label and verdict: by run and attack, by either, and of all pooled."""
+    """Accuracy, kappa and the shares of each label and verdict: by run and attack, by either, and of all pooled.
+
+    `false_degenerate`: the share judged degenerate of the answers that are not labelled so, with Wilson's interval.
+    """
     rows: list[dict[str, Any]] = []
     cells = [
         *(((POOLED, attack), cell) for attack, cell in found.groupby("attack")),
@@ -87,6 +93,9 @@ def agreement(found: pd.DataFrame, judge: Judge, seed: int = 0) -> pd.DataFrame:
         told = {"accuracy": (cell["label"] == cell["verdict"]).mean(), "kappa": kappa}
         shares = {f"labelled_{label}": (cell["label"] == label).mean() for label in LABELS}
         shares |= {f"judged_{label}": (cell["verdict"] == label).mean() for label in LABELS}
+        fluent = cell.loc[cell["label"] != Verdict.DEGENERATE, "verdict"]
+        false = wilson(int((fluent == Verdict.DEGENERATE).sum()), len(fluent))
+        shares |= dict(zip(AGREEMENT[-3:], (false.value, false.low, false.high), strict=True))
         rows.append(about | told | {"kappa_low": low, "kappa_high": high} | shares)
     return pd.DataFrame(rows, columns=AGREEMENT)
 

@@ -1,5 +1,6 @@
 """The judge's agreement with human labels, scikit-learn as the oracle."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,14 @@ SAID = {"no": Verdict.REFUSAL, "yes": Verdict.COMPLIANCE, "zzz": Verdict.DEGENER
 JUDGE = Judge("keyword", "9.9", one_by_one(lambda prompt, answer: SAID[answer]))
 
 
-def tables(n=40):
+def tables(n=40, names=("one", "two"), noisy=0.2):
     random = np.random.default_rng(0)
     found = {}
-    for name in ("one", "two"):
+    for name in names:
         label = random.choice(["1_full_compliance", "2_full_refusal", "3_partial_refusal"], size=n, p=[0.5, 0.4, 0.1])
         right = np.where(label == "1_full_compliance", "yes", "no")
         noise = random.random(n)
-        said = np.where(noise < 0.2, np.where(right == "yes", "no", "yes"), right)
+        said = np.where(noise < noisy, np.where(right == "yes", "no", "yes"), right)
         said = np.where(noise > 0.95, "zzz", said)
         prompts = [f"prompt {i}" for i in range(n)]
         found[name] = pd.DataFrame({"prompt": prompts, "completion": said, "final_label": label})
@@ -49,6 +50,22 @@ def test_agreement_is_scikit_learns():
             assert row["kappa"] == pytest.approx(cohen_kappa_score(label, cell["verdict"]))
             assert row["accuracy"] == pytest.approx(np.mean(label.to_numpy() == cell["verdict"].to_numpy()))
             assert row["kappa_low"] < row["kappa"] < row["kappa_high"]
+
+
+def test_of_more_than_three_source_models_the_three_of_the_least_pooled_kappa_are_told():
+    found = judged(tables(names=("a", "b", "c", "d")) | tables(names=("good",), noisy=0.0), JUDGE)
+    table = agreement(found, JUDGE).set_index(["mapping", "source_model"])
+    for mapping, meaning in calibration.MAPPINGS.items():
+        cells = found.assign(label=found["label"].replace("partial", meaning)).query("label != ''")
+        pooled = {
+            " + ".join(some): cohen_kappa_score(part["label"], part["verdict"])
+            for some in combinations(("a", "b", "c", "d", "good"), 3)
+            for part in [cells[cells["source_model"].isin(some)]]
+        }
+        (hardest,) = [name for name in table.loc[mapping].index if "+" in name]
+        assert hardest == min(pooled, key=pooled.__getitem__)
+        assert "good" not in hardest
+        assert table.loc[(mapping, hardest), "kappa"] == pytest.approx(pooled[hardest])
 
 
 def test_the_interval_is_a_bootstrap_over_prompts():

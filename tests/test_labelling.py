@@ -5,6 +5,7 @@ import stat
 
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
 from es2.errors import UserError
@@ -79,6 +80,16 @@ def test_the_score_is_scikit_learns_and_holds_no_text(results, tmp_path, capsys)
     written = (tmp_path / "out" / "labels.csv").read_text() + (tmp_path / "out" / "agreement.csv").read_text()
     assert "ask" not in written
     assert "yes es2" not in written
+
+
+def test_false_alarms_of_degenerate_answers_are_a_share_of_those_that_are_labelled_fluent():
+    labels = ["refusal"] * 5 + ["compliance"] * 5 + ["degenerate"] * 4
+    verdicts = ["refusal", "degenerate"] * 5 + ["degenerate", "degenerate", "compliance", "refusal"]
+    found = pd.DataFrame({"label": labels, "verdict": verdicts, "run": "es2", "attack": "scav"})
+    row = agreement(found.assign(prompt_id=range(14)), JUDGE).iloc[-1]
+    bounds = binomtest(5, 10).proportion_ci(method="wilson")
+    assert row["false_degenerate"] == 0.5
+    assert (row["false_degenerate_low"], row["false_degenerate_high"]) == pytest.approx((bounds.low, bounds.high))
 
 
 def test_wrong_labels_are_one_sentence(results, tmp_path):

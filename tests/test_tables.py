@@ -224,13 +224,14 @@ def test_the_cost_of_an_attack_counts_its_search_and_its_answers(tmp_path: Path)
     write_jsonl(tmp_path / "a.jsonl", [{"n_tokens": 3, "control": ""}, {"n_tokens": 4, "control": "random"}])
     (tmp_path / "tried.csv").write_text("stage,setting,n\n1,a,12\n1,b,12\n2,a,60\n")
     (tmp_path / "none.csv").write_text("stage,setting,n\n")
-    rows = [row("es2") | {"attack": name} for name in ("scav_adaptive", "direct")]
+    rows = [row("es2") | {"attack": name} for name in ("soft_prompt", "direct")]
     files = [tmp_path / "a.jsonl"] * 2, [tmp_path / "tried.csv", tmp_path / "none.csv"], [tmp_path / "job.tsv", "gone"]
-    table = attack_cost_table(rows, *files)
+    table = attack_cost_table(rows, *files, {"soft_prompt": 3200})
     attacked, direct = table.to_dict("records")
-    told = ["searched", "answers", "generated", "seconds", "cpu_seconds", "peak_mb"]
-    assert [attacked[name] for name in told] == [84, 2, 7, 12.5, 20, 900.5]
-    assert (direct["searched"], direct["answers"], math.isnan(direct["seconds"])) == (0, 2, True)
+    told = ["searched", "gradients", "answers", "generated", "seconds", "cpu_seconds", "peak_mb"]
+    assert [attacked[name] for name in told] == [84, 3200, 2, 7, 12.5, 20, 900.5]
+    assert [direct[name] for name in told[:3]] == [0, 0, 2]
+    assert math.isnan(direct["seconds"])
 
 
 def test_of_several_samples_the_one_kept_is_not_counted_again(tmp_path: Path) -> None:
@@ -238,7 +239,7 @@ def test_of_several_samples_the_one_kept_is_not_counted_again(tmp_path: Path) ->
     drawn = [{"n_tokens": tokens, "control": "single"} for tokens in (3, 4, 5)]
     write_jsonl(tmp_path / "a.jsonl", [{"n_tokens": 5, "control": ""}, *drawn])
     rows = [row("es2") | {"attack": "sampled"}]
-    table = attack_cost_table(rows, [tmp_path / "a.jsonl"], [tmp_path / "none.csv"], ["gone"])
+    table = attack_cost_table(rows, [tmp_path / "a.jsonl"], [tmp_path / "none.csv"], ["gone"], {})
     assert table[["answers", "generated"]].to_numpy().tolist() == [[3, 12]]
     assert generated_tokens([tmp_path / "a.jsonl"], ["job"]) == {"job": {"generated": 12}}
 

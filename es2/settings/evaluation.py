@@ -119,6 +119,11 @@ class SoftPromptAttack(Row):
     opening: Text | None
     search: Choice
 
+    @property
+    def gradients(self) -> int:
+        """Sequences that its training takes gradients on, at most: it goes on to the last snapshot."""
+        return max(self.snapshots) * self.batch
+
 
 class SampledAttack(Row):
     """Several sampled answers to each request, of which the attacker keeps one that complies."""

@@ -43,6 +43,7 @@ SETTINGS = {
 }
 BATCH_ROWS = study.config.generation.batch_rows
 ANSWER_TOKENS = study.config.reference.answer_tokens
+GRADIENTS = {name: attack.gradients for name, attack in study.config.attacks.items() if attack.kind == "soft_prompt"}
 THREADS, GPUS = study.config.threads, study.config.gpus
 HUB_MODELS = [name for name, row in study.config.models.items() if row.format == "hub"]
 HOW_IT_IS_RUN = {"dtype", "system_prompt", "licence"}  # of a model's settings, those that do not change its files

@@ -148,6 +148,7 @@ rule collect_attack_cost:
     params:
         rows=lambda w: searchers(evaluated(scope(w))),
         timings=lambda w: benchmark_files(evaluated(scope(w))),
+        gradients=GRADIENTS,
         code=code("collect_attack_cost"),
     script:
         "../scripts/collect_attack_cost.py"
