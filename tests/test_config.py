@@ -66,10 +66,11 @@ def test_the_papers_study_starts_from_models_as_shipped_and_its_benchmarks_are_t
     assert es2 == hold
 
 
-def test_the_first_tables_attacks_are_those_of_its_config():
-    """The README names a config that sets two attacks back; all attacks are then as released, but for newer keys."""
-    attacks = load("config.yaml", "examples/weaker_attackers.yaml")["attacks"]
-    table = pd.read_csv(ROOT / "docs/reference/contest/settings.csv", keep_default_na=False)
+@pytest.mark.parametrize(("sweep", "files"), [("contest", []), ("contest_each", ["examples/weaker_attackers.yaml"])])
+def test_a_released_contests_attacks_are_those_of_the_config_that_its_page_names(sweep, files):
+    """All attacks are as released, but for newer keys: as the default has them, or with two of them set back."""
+    attacks = load("config.yaml", *files)["attacks"]
+    table = pd.read_csv(ROOT / f"docs/reference/{sweep}/settings.csv", keep_default_na=False)
     released = table[(table["run"] == "") & (table["attack"] != "")]
     assert {"ablation", "soft_prompt", "addition", "scav_adaptive"} <= set(released["attack"])
     for row in released.itertuples():
@@ -77,8 +78,8 @@ def test_the_first_tables_attacks_are_those_of_its_config():
         for key in row.key.split("."):
             value = value[key]
         assert str(value) == str(yaml.safe_load(row.value)), (row.attack, row.key)
-    assert attacks["ablation"]["search"]["positions"] == 1
-    assert attacks["soft_prompt"]["target_tokens"] is None
+    assert (attacks["ablation"]["search"]["positions"] == 1) == bool(files)
+    assert (attacks["soft_prompt"]["target_tokens"] is None) == bool(files)
 
 
 def test_the_examples_are_studies(tiny_folders, monkeypatch):

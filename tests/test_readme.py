@@ -27,7 +27,12 @@ def tables(path: Path) -> list[list[list[str]]]:
     return found
 
 
-SHOWN = {"README.md": "contest", "docs/contest.md": "contest", "docs/earlier_contest.md": "contest_pairs"}
+SHOWN = {
+    "README.md": "contest",
+    "docs/contest.md": "contest",
+    "docs/contest_each.md": "contest_each",
+    "docs/earlier_contest.md": "contest_pairs",
+}
 
 
 def released(sweep: str) -> list[list[str]]:
