@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from es2.errors import UserError
 from es2.low_rank import fuse
+from es2.whole import is_whole, put_weights
 
 TEMPLATE = "template"
 NO_SYSTEM_PROMPT = "none"
@@ -205,7 +206,8 @@ def load_model(
     system_prompt: str = TEMPLATE,
     merge: bool = True,
 ) -> LanguageModel:
-    """Load a model folder, with an adapter folded into its weights (`merge`) or left trainable on top.
+    """Load a model folder, with an adapter folded into its weights (`merge`) or left trainable on top. Where the
+    adapter's folder holds all weights of a model, they take the place of the folder's.
 
     Raises UserError if the folder or the adapter is missing or the tokenizer has no chat template.
     """
@@ -219,7 +221,9 @@ def load_model(
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     if tokenizer.chat_template is None:
         raise UserError(f"models: the tokenizer in {folder} has no chat template; es2 needs a chat model")
-    if adapter is not None:
+    if adapter is not None and is_whole(adapter):
+        put_weights(model, adapter)
+    elif adapter is not None:
         model = attach_adapter(model, adapter, trainable=not merge)
         model = model.merge_and_unload() if merge else model
     return LanguageModel(model.to(device).eval(), tokenizer, system_prompt)  # type: ignore[arg-type]
@@ -233,8 +237,16 @@ def load_run(
     merge: bool = True,
     device: str | None = None,
 ) -> LanguageModel:
-    """Load a run from its files: the model's manifest, the adapter's files (none for the base), `model` settings."""
+    """Load a run from its files: the model's manifest, the adapter's files (none for the base), `model` settings.
+
+    Not merged, it is to be trained further: UserError where it has no adapter that could be.
+    """
     folder = Path(adapter[0]).parent if adapter else None
+    if folder is not None and not merge and is_whole(folder):
+        raise UserError(
+            f"runs: {folder} holds a whole model, and training goes on with an adapter; make it a row of `models` to "
+            "train on it"
+        )
     kept = {"dtype": cfg["dtype"], "system_prompt": cfg["system_prompt"]}
     return load_model(Path(manifest).parent, folder, merge=merge, device=device, **kept)
 

@@ -14,6 +14,7 @@ from typing import Any
 from es2.errors import UserError
 from es2.generation import Answer
 from es2.models import LanguageModel
+from es2.whole import is_whole
 
 BACKEND = "vllm"
 UNEDITED = frozenset({"direct", "validation", "prefill", "published"})
@@ -73,7 +74,9 @@ def _answer(lm: LanguageModel, tokens: list[int], ends: set[int]) -> Answer:
 
 
 def _room(adapter: Path) -> int:
-    """The smallest of vLLM's ranks that holds the adapter's."""
+    """The smallest of vLLM's ranks that holds the adapter's. UserError where it is a whole model, or has more."""
+    if is_whole(adapter):
+        raise UserError(f"generation.backend: vllm reads no whole model, as {adapter} holds; write transformers")
     rank = int(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"])
     fitting = [size for size in RANKS if size >= rank]
     if not fitting:

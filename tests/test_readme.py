@@ -53,6 +53,12 @@ def test_the_readme_shows_the_released_main_table() -> None:
     assert tables(ROOT / "README.md")[1] == [head, *body]
 
 
+def test_the_readme_shows_the_config_of_a_model_of_ones_own() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    lines = (ROOT / "config/examples/own_model.yaml").read_text(encoding="utf-8").splitlines()
+    assert shown.splitlines() == [line for line in lines if not line.startswith("#")]
+
+
 def test_the_second_models_page_shows_its_released_tables() -> None:
     released = tables(ROOT / "docs/reference/second_model/attacks/contest.md")[0]
     assert len(released) >= 12
