@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help study smoke plan test test-faults test-reruns test-determinism test-slurm test-load lint bench calibrate reference clean
+.PHONY: help study smoke plan test test-faults test-own test-reruns test-determinism test-slurm test-load lint bench calibrate reference clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -48,6 +48,10 @@ test: $(VENV)/.installed ## Run the tests, a file on each core
 
 test-faults: $(VENV)/.installed ## Kill the smoke study ten times, fill its disk, damage its files: nothing is lost
 	$(BIN)/python -m tests.faults
+
+test-own: $(VENV)/.installed ## Take the smoke study's model, defence and attacks as one's own, and see that they are the same
+	@$(MAKE) --no-print-directory smoke
+	$(BIN)/python -m tests.own
 
 test-reruns: $(VENV)/.installed ## Run the smoke study, then edit each module, script, setting and source and see what runs again
 	$(BIN)/python -m tests.reruns
