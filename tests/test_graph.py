@@ -135,7 +135,7 @@ def test_every_run_of_a_contest_competes_in_its_finals(dry):
     said = snakemake(dry, "-n", "contest").stdout
     listed = re.split(r"\n(?=rule |localrule )", said)
     (finals,) = (job for job in listed if re.match(r"(local)?rule collect_finals:", job))
-    runs = ("refusal_sft", "hold", "es2", "adversarial_wide", "es2_adversarial_wide")
+    runs = ("refusal_sft", "es2", "adversarial_wide", "es2_adversarial_wide")
     for attack in ("scav_adaptive", "addition"):
         assert [run for run in runs if f"/{run}/s0/answers/{attack}.search.csv" not in finals] == []
 
