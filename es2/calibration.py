@@ -87,7 +87,7 @@ def _hardest(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     if len(names) <= HARDEST:
         return []
     some = [cells[cells["source_model"].isin(chosen)] for chosen in combinations(names, HARDEST)]
-    least = min(some, key=lambda cell: kappa(cell["label"], cell["verdict"]))
+    least = min(some, key=kappa)
     return [(" + ".join(dict.fromkeys(least["source_model"])), least)]
 
 

@@ -15,6 +15,7 @@ from es2.models import load_model
 from es2.whole import CONFIG, KIND, WEIGHTS
 
 Shapes = dict[str, list[int]]
+_WANTED = "give an adapter_config.json of peft, or the config.json of a whole model"
 
 
 def bring_adapter(run: str, config: str | Path, weights: str | Path, model: str | Path, folder: str | Path) -> None:
@@ -48,9 +49,6 @@ def _settings(where: str, path: str | Path) -> dict[str, Any]:
     if not settings.keys() & {"peft_type", "architectures"}:
         raise UserError(f"{where}.config: {Path(path).name} is of neither peft nor transformers; {_WANTED}")
     return settings
-
-
-_WANTED = "give an adapter_config.json of peft, or the config.json of a whole model"
 
 
 def _shapes(where: str, path: str | Path) -> Shapes:

@@ -10,15 +10,9 @@ Array = npt.NDArray[np.float64]
 RESAMPLES = 1000
 
 
-def kappa(labels: pd.Series, verdicts: pd.Series) -> float:
-    """Cohen's kappa of two who named the same answers, in the same order."""
-    return float(_kappa(pd.crosstab(labels, verdicts).pipe(_square).to_numpy(np.float64)))
-
-
-def _square(table: pd.DataFrame) -> pd.DataFrame:
-    """The same names in the rows as in the columns."""
-    names = sorted({*table.index, *table.columns})
-    return table.reindex(index=names, columns=names, fill_value=0)
+def kappa(cell: pd.DataFrame) -> float:
+    """Kappa of the columns `label` and `verdict`; `prompt` says whose answers they are."""
+    return float(_kappa(_confusions(cell).sum(axis=0)))
 
 
 def kappas(cell: pd.DataFrame, seed: int) -> tuple[float, float, float]:
@@ -29,16 +23,20 @@ def kappas(cell: pd.DataFrame, seed: int) -> tuple[float, float, float]:
     """
     if cell.empty:
         return math.nan, math.nan, math.nan
+    each = _confusions(cell)
+    weights = np.random.default_rng(seed).multinomial(len(each), np.full(len(each), 1 / len(each)), size=RESAMPLES)
+    low, high = np.percentile(_kappa(np.einsum("rp,pij->rij", weights, each)), [2.5, 97.5])
+    return float(_kappa(each.sum(axis=0))), float(low), float(high)
+
+
+def _confusions(cell: pd.DataFrame) -> Array:
+    """For each prompt how often each label met each verdict, over the same K names: [P, K, K]."""
     names = sorted({*cell["label"], *cell["verdict"]})
     code = {name: place for place, name in enumerate(names)}
     prompts, where = np.unique(cell["prompt"], return_inverse=True)
     each = np.zeros((len(prompts), len(names), len(names)))
     np.add.at(each, (where, cell["label"].map(code), cell["verdict"].map(code)), 1.0)
-    weights = np.random.default_rng(seed).multinomial(
-        len(prompts), np.full(len(prompts), 1 / len(prompts)), size=RESAMPLES
-    )
-    low, high = np.percentile(_kappa(np.einsum("rp,pij->rij", weights, each)), [2.5, 97.5])
-    return float(_kappa(each.sum(axis=0))), float(low), float(high)
+    return each
 
 
 def _kappa(tables: Array) -> Array:

@@ -97,11 +97,14 @@ class Adversary:
         """The places within `depths` of the highest `log_odds`, sought among twice as many that a few prompts find:
         with six tokens and 25 layers that is less than half the work of trying all of them on every prompt."""
         places = self.within(lm)
-        for kept, tried in ((2 * most, FIRST_TRIED), (most, TRIED)):
-            if kept < len(places) or tried == TRIED:
-                odds = self.log_odds(lm, places, tried)
-                places = sorted(odds, key=odds.__getitem__)[-kept:]
-        return places or None
+        if 2 * most < len(places):
+            places = self._best(lm, places, FIRST_TRIED, 2 * most)
+        return self._best(lm, places, TRIED, most) or None
+
+    def _best(self, lm: LanguageModel, places: Sequence[Place], tried: int, most: int) -> list[Place]:
+        """The `most` places of the highest `log_odds` on the first `tried` prompts, the highest last."""
+        odds = self.log_odds(lm, places, tried)
+        return sorted(odds, key=odds.__getitem__)[-most:]
 
     @torch.no_grad()
     def log_odds(self, lm: LanguageModel, places: Sequence[Place], tried: int) -> dict[Place, float]:
