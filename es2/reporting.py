@@ -30,6 +30,7 @@ ATTACK_NAMES = {
     ADAPTIVE: "adaptive SCAV",
     "addition": "activation addition",
     "ablation": "direction ablation",
+    "soft_prompt_random": "random vectors\n(control)",
     "ablation_random": "random direction\nablated (control)",
     "ablation_shuffled": "shuffled direction\nablated (control)",
     "sampled": "best of several samples",
@@ -252,12 +253,19 @@ def robustness_measure(
     attack: str = ADAPTIVE,
 ) -> Measure:
     """One measure of `robustness.csv` under an adaptive attack fitted on the run itself."""
-    found = rows(robustness, study, attack=attack, fitted_on="self", measure=measure, benchmark=benchmark)
-    found = one_seed(found, run, seed)
+    found = robustness_rows(robustness, study, run, seed, measure, benchmark, attack)
     if found.empty:
         return Measure()
     row = found.iloc[0]
     return Measure(float(row["value"]), float(row["low"]), float(row["high"]), bool(row["censored"]))
+
+
+def robustness_rows(
+    robustness: pd.DataFrame, study: Study, run: str, seed: int, measure: str, benchmark: str, attack: str
+) -> pd.DataFrame:
+    """The row of that measure, if it was measured."""
+    found = rows(robustness, study, attack=attack, fitted_on="self", measure=measure, benchmark=benchmark)
+    return one_seed(found, run, seed)
 
 
 def half_budget(

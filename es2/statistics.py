@@ -7,6 +7,7 @@ and is left out.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from statsmodels.stats.multitest import multipletests
 Array = npt.NDArray[np.float64]
 RESAMPLES = 2000
 TAIL = 0.025
-DRAWS, RARE, RARE_DRAWS = 10_000, 20, 200_000
-"""Random signs at first, the number of extreme draws below which more are taken, and how many there are then."""
+DRAWS, RARE, RARE_DRAWS, RARE_RESAMPLES = 10_000, 20, 200_000, 50_000
+"""Draws of a p value at first, the number of extreme ones below which more are taken, and how many random signs and how
+many resamples there are then."""
 
 
 @dataclass(frozen=True)
@@ -174,15 +176,53 @@ def half_budget_ratio(
     return ratio_of_halves(grid_a, half_a, grid_b, half_b)
 
 
+def half_budget_p(
+    budgets_a: npt.ArrayLike,
+    compliance_a: npt.ArrayLike,
+    budgets_b: npt.ArrayLike,
+    compliance_b: npt.ArrayLike,
+    clusters: Sequence[Any] | None = None,
+    seed: int = 0,
+) -> float:
+    """Two-sided p value of equal half-compliance budgets: twice the share of resamples whose ratio lies, or may lie, on
+    the other side of 1. Arguments as in `half_budget_ratio`, whose interval leaves out 1 where this is below 0.05.
+
+    Where hardly a resample does, many more are taken (see `_sign_flip_p`). The data count as one draw.
+    """
+    grid_a, table_a = checked_curve(budgets_a, compliance_a)
+    grid_b, table_b = checked_curve(budgets_b, compliance_b)
+
+    def beyond(part: int) -> npt.NDArray[np.int64]:
+        halves = (
+            half_budgets(grid, resampled_means(table, clusters, DRAWS, seed + part))[1:]
+            for grid, table in ((grid_a, table_a), (grid_b, table_b))
+        )
+        least, most = _allowed_ratios(grid_a, next(halves), grid_b, next(halves))
+        return np.array([(least <= 1).sum(), (most >= 1).sum()])
+
+    drawn, found = DRAWS, beyond(0)
+    if found.min() < RARE:
+        parts = RARE_RESAMPLES // DRAWS
+        drawn, found = RARE_RESAMPLES, found + sum(beyond(part) for part in range(1, parts))
+    return min(1.0, 2 * (1 + int(found.min())) / (1 + drawn))
+
+
 def ratio_of_halves(grid_a: Array, half_a: Array, grid_b: Array, half_b: Array) -> HalfBudgetRatio:
     """The ratio from the two runs' half-compliance budgets [1 + R], the data's own first."""
+    least, most = _allowed_ratios(grid_a, half_a, grid_b, half_b)
     with np.errstate(divide="ignore", invalid="ignore"):
-        least = np.nan_to_num(np.minimum(half_a, grid_a[-1]) / half_b, nan=0.0, posinf=np.inf)
-        most = np.nan_to_num(half_a / np.minimum(half_b, grid_b[-1]), nan=np.inf, posinf=np.inf)
         ratio = float(half_a[0] / half_b[0]) if np.isfinite(half_b[0]) else np.nan
     low, high = _percentiles(least[1:])[0], _percentiles(most[1:])[1]
     censored = bool(np.isinf(half_a[0]) or np.isinf(half_b[0]))
     return HalfBudgetRatio(ratio, low, high, float(least[0]), censored)
+
+
+def _allowed_ratios(grid_a: Array, half_a: Array, grid_b: Array, half_b: Array) -> tuple[Array, Array]:
+    """The smallest and the largest ratio [R] that budgets allow of which some are only known to be above a largest."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        least = np.nan_to_num(np.minimum(half_a, grid_a[-1]) / half_b, nan=0.0, posinf=np.inf)
+        most = np.nan_to_num(half_a / np.minimum(half_b, grid_b[-1]), nan=np.inf, posinf=np.inf)
+    return least, most
 
 
 def interpolate_at_budget(
@@ -213,17 +253,29 @@ def resampled_means(table: Array, clusters: Sequence[Any] | None, n_resamples: i
 
     NaN entries are left out; a mean over no entry is NaN.
     """
-    index = cluster_index(clusters, len(table))
-    n_clusters = int(index.max()) + 1
-    there = np.isfinite(table)
-    sums, counts = np.zeros((n_clusters, table.shape[1])), np.zeros((n_clusters, table.shape[1]))
-    np.add.at(sums, index, np.where(there, table, 0.0))
-    np.add.at(counts, index, there.astype(np.float64))
-    draws = np.random.default_rng(seed).multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), n_resamples)
-    weights = np.vstack([np.ones((1, n_clusters)), draws])
+    sums, counts = _cluster_sums(table, cluster_index(clusters, len(table)))
+    weights = np.vstack([np.ones((1, len(sums))), _resamples(len(sums), n_resamples, seed)])
     with np.errstate(invalid="ignore"):
         means: Array = (weights @ sums) / (weights @ counts)
     return means
+
+
+@lru_cache(maxsize=32)
+def _resamples(n_clusters: int, n_resamples: int, seed: int) -> npt.NDArray[np.uint16]:
+    """How often each cluster is in each resample [R, C]; the tables of a study ask for the same ones often."""
+    draws = np.random.default_rng(seed).multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), n_resamples)
+    counts = draws.astype(np.uint16)
+    counts.flags.writeable = False
+    return counts
+
+
+def _cluster_sums(table: Array, index: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+    """Sums and numbers [C, B] of what is there of `table` [n, B], by its rows' clusters `index` [n]."""
+    there = np.isfinite(table)
+    sums, counts = (np.zeros((int(index.max()) + 1, table.shape[1])) for _ in range(2))
+    np.add.at(sums, index, np.where(there, table, 0.0))
+    np.add.at(counts, index, there.astype(np.float64))
+    return sums, counts
 
 
 def cluster_index(clusters: Sequence[Any] | None, n: int) -> npt.NDArray[np.intp]:

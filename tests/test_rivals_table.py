@@ -1,8 +1,8 @@
 """Runs set against each other: the selection from the study's tables, what a reader is shown, and the figure."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import matplotlib.colors
 import pandas as pd
@@ -25,7 +25,8 @@ REFUSED = {"sft": 8, "hold": 8, "es2": N, "rival": 16}
 """Of `N` prompts, those that a run refuses at budget 1."""
 
 
-def rivals(pairs: Sequence[tuple[str, str]] = PAIRS) -> pd.DataFrame:
+@cache
+def rivals(pairs: tuple[tuple[str, str], ...] = PAIRS) -> pd.DataFrame:
     """ES2 refuses all at the reference's budget and falls between the two budgets; the rival falls before the first."""
     parts = []
     for run, refused in REFUSED.items():
@@ -64,7 +65,9 @@ def test_a_pair_is_told_under_each_attack_at_the_references_budget() -> None:
     }
     assert set(mine["run"]) == {"es2"}
     assert one(mine, measure="dsr", attack="ablation")["p_adjusted"] <= 0.05
-    assert math.isnan(one(mine, measure="half_compliance_ratio")["p_adjusted"])
+    ratio = one(mine, measure="half_compliance_ratio")
+    assert ratio["p_adjusted"] <= 0.05
+    assert ratio["claimed"]
 
 
 def test_refusals_alone_are_no_claim() -> None:
@@ -92,6 +95,7 @@ def test_a_pair_with_ones_own_parent_has_the_ratio_to_it() -> None:
     tables = paired_table(verdicts, budgets, settings), robustness_table(verdicts, budgets, settings)
     ratio = one(rivals_table(*tables, study), measure="half_compliance_ratio")
     assert ratio["value"] == pytest.approx(1.0)
+    assert (ratio["p_adjusted"], ratio["claimed"]) == (1.0, False)
 
 
 def test_the_control_is_found_under_its_name_in_the_ratios() -> None:
@@ -107,8 +111,10 @@ def test_the_pairs_as_they_are_read() -> None:
     assert text["DSR, a minus b, direction ablation"] == ["1.00 [1.00, 1.00] *"] * 2
     assert text["DSR, a minus b, direct request"][0] == "0.00 [0.00, 0.00]"
     assert "robust DSR, a minus b, all attacks" in text
+    assert text["half-compliance budget, a over b, adaptive SCAV"][0].startswith("2.25 [")
+    assert text["half-compliance budget, a over b, adaptive SCAV"][0].endswith("] *")
     never = rivals().assign(value=math.inf, low=2.5, high=math.inf, censored=True)
-    assert shown_rivals(never, STUDY)[1][0][1] == "> 2.50 (never)"
+    assert shown_rivals(never, STUDY)[1][0][1] == "> 2.50 (never) *"
 
 
 def test_a_hollow_marker_is_no_certain_difference() -> None:

@@ -9,7 +9,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from es2 import statistics
 from es2.statistics import (
+    _resamples,
     bootstrap_mean,
+    half_budget_p,
     half_budget_ratio,
     half_compliance_budget,
     holm,
@@ -241,3 +243,53 @@ def test_interpolation_is_numpys_inside_the_grid_and_nan_outside() -> None:
         assert interval.low <= interval.value <= interval.high
     assert np.isnan(interpolate_at_budget(grid, table, 0.031).value)
     assert interpolate_at_budget([0.01], table[:, :1], 0.01).value == table[:, 0].mean()
+
+
+def at_half(generator, n, first, second):
+    """Curves [n, 4] of two runs, a prompt's place in both drawn together."""
+    ranks = generator.random((n, 1))
+    other = np.where(generator.random((n, 1)) < 0.5, ranks, generator.random((n, 1)))
+    return (ranks < np.asarray(first)).astype(float), (other < np.asarray(second)).astype(float)
+
+
+def test_the_p_value_of_a_ratio_is_twice_the_share_of_resamples_on_the_other_side():
+    grid = [0.0, 0.1, 0.2, 0.3]
+    a, b = at_half(np.random.default_rng(4), 60, [0, 0.3, 0.6, 0.9], [0.1, 0.4, 0.7, 0.9])
+    clusters = [place // 2 for place in range(60)]
+    generator = np.random.default_rng(1)
+    other_side = 0
+    for _ in range(4000):
+        places = [2 * one + k for one in generator.integers(0, 30, 30) for k in (0, 1)]
+        halves = [half_compliance_budget(grid, run[places].mean(axis=0)[None], n_resamples=1).value for run in (a, b)]
+        other_side += halves[0] <= halves[1]
+    found = half_budget_p(grid, a, grid, b, clusters)
+    assert 0.01 < found < 0.5
+    assert found == pytest.approx(2 * other_side / 4000, abs=0.03)
+    assert half_budget_p(grid, b, grid, a, clusters) == pytest.approx(found)
+
+
+def test_the_p_value_of_a_ratio_tells_nothing_from_a_clear_difference():
+    grid = [0.0, 0.1, 0.2]
+    early, late = (np.tile([0.0, first, 1.0], (64, 1)) for first in (1.0, 0.0))
+    never = np.zeros((64, 3))
+    assert half_budget_p(grid, early, grid, late) == pytest.approx(2 / 50_001)
+    assert half_budget_p(grid, never, grid, early) == pytest.approx(2 / 50_001)
+    assert half_budget_p(grid, early, [0.0, 0.15, 0.2], late) < 1e-3
+    assert half_budget_p(grid, early, grid, early) == half_budget_p(grid, never, grid, never) == 1.0
+
+
+@pytest.mark.parametrize("curves", [([0.3, 0.45, 0.55, 0.7],) * 2, ([0, 0.05, 0.95, 1], [0.3, 0.45, 0.55, 0.7])])
+def test_the_p_value_of_a_ratio_is_rarely_small_where_budgets_are_alike_and_curves_may_differ(curves):
+    generator = np.random.default_rng(11)
+    runs = [at_half(generator, 100, *curves) for _ in range(60)]
+    grid = [0.0, 0.1, 0.2, 0.3]
+    assert sum(half_budget_p(grid, a, grid, b) <= 0.05 for a, b in runs) <= 8
+
+
+def test_equal_resamples_are_drawn_once_and_cannot_be_changed():
+    table = np.random.default_rng(0).random((9, 2))
+    first, again = (resampled_means(table, None, 50, 3) for _ in range(2))
+    assert np.array_equal(first, again)
+    drawn = np.random.default_rng(3).multinomial(9, np.full(9, 1 / 9), 50)
+    np.testing.assert_allclose(first[1:], drawn @ table / 9)
+    assert not _resamples(9, 50, 3).flags.writeable

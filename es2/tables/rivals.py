@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from es2.reporting import Measure, Study, attack_name, budget_attacks, robustness_measure, rows
+from es2.reporting import Measure, Study, attack_name, budget_attacks, robustness_measure, robustness_rows, rows
 from es2.tables.verdicts import RUN, WORST, WORST_OF_ALL
 
 COLUMNS = [
@@ -44,9 +44,9 @@ def rivals_table(paired: pd.DataFrame, robustness: pd.DataFrame, study: Study) -
 
     `value`: for `half_compliance_ratio` run_a's half-compliance budget over run_b's (censored as in `robustness.csv`);
     for `asr` the compliances and for all others the refusals of run_a less those of run_b on the same prompts, in
-    shares. `p_adjusted` is Holm's over the whole of `paired.csv`; a ratio has none. `claimed`: a ratio's interval
-    leaves out 1, or p_adjusted is at most 0.05; of harmful requests only where refusals and compliances go opposite
-    ways.
+    shares. `p_adjusted` is Holm's over the whole of `paired.csv`, of a ratio over all ratios of `robustness.csv`.
+    `claimed`: it is at most 0.05; of harmful requests only where refusals and compliances go opposite ways, of a ratio
+    where its interval leaves out 1 too.
     """
     out: list[Row] = []
     for a, b in study.pairs:
@@ -69,7 +69,10 @@ def _ratios(robustness: pd.DataFrame, study: Study, a: str, b: str, seed: int) -
         found = robustness_measure(robustness, study, a, seed, name, attack=attack)
         if found.known or found.censored:
             told = {"value": found.value, "low": found.low, "high": found.high, "censored": found.censored}
-            told |= {"claimed": found.low > 1 or found.high < 1}
+            told["p_adjusted"] = robustness_rows(robustness, study, a, seed, name, "pooled", attack)["p_adjusted"].iloc[
+                0
+            ]
+            told["claimed"] = told["p_adjusted"] <= 0.05 and (found.low > 1 or found.high < 1)
             yield {"measure": "half_compliance_ratio", "attack": attack} | told
 
 
@@ -106,7 +109,7 @@ def _row(measure: str, row: Any, consistent: bool = True) -> Row:
 def shown_rivals(rivals: pd.DataFrame, study: Study) -> tuple[list[str], list[list[str]]]:
     """The pairs as they are read: a head and rows of text, a column a pair, a row a measure.
 
-    A difference with a star is claimed.
+    What has a star is claimed.
     """
     mine = rows(rivals, study)
     pairs = [pair for pair in study.pairs if pair in set(zip(mine["run_a"], mine["run_b"], strict=True))]
@@ -124,4 +127,4 @@ def _text(row: Any) -> str:
     # A ratio without end is told by its lower bound.
     value = row.low if math.isinf(row.value) else row.value
     text = Measure(value, row.low, row.high, row.censored).text()
-    return f"{text} *" if row.claimed and row.measure != "half_compliance_ratio" else text
+    return f"{text} *" if row.claimed else text

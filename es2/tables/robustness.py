@@ -5,7 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from es2.statistics import half_budget_ratio, half_compliance_budget, interpolate_at_budget, wilson
+from es2.statistics import (
+    half_budget_p,
+    half_budget_ratio,
+    half_compliance_budget,
+    holm,
+    interpolate_at_budget,
+    wilson,
+)
 from es2.tables.curves import Budgets, Curve, adaptive_curves
 from es2.tables.verdicts import ATTACK, RUN, Settings, aimed_at, with_pool
 
@@ -21,6 +28,8 @@ COLUMNS = [
     "censored",
     "factor",
     "judge",
+    "p",
+    "p_adjusted",
 ]
 Row = dict[str, Any]
 
@@ -31,7 +40,8 @@ def robustness_table(verdicts: pd.DataFrame, budgets: Budgets, settings: Setting
     verdicts: from `read_verdicts`; budgets: the fixed ones. A
     half-compliance budget that was not reached is `censored` with the value inf; a ratio (to the parent's, to the
     control's, to those of the runs that `settings.pairs` names) is censored where either budget is, inf where the
-    run's own is, NaN where the other is; `low` and `high` are then bounds.
+    run's own is, NaN where the other is; `low` and `high` are then bounds. A ratio has the p value of
+    `half_budget_p`, adjusted by Holm over all ratios of the table.
     """
     curves = adaptive_curves(aimed_at(with_pool(verdicts, settings.harmful), settings.harmful))
     rows: list[Row] = []
@@ -41,7 +51,8 @@ def robustness_table(verdicts: pd.DataFrame, budgets: Budgets, settings: Setting
             *_ratios(curve, curves, settings),
             *_at(curve, curve.fixed(budgets), settings),
         ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.assign(p_adjusted=holm(table["p"].astype(float)))
 
 
 def _head(curve: Curve, measure: str) -> Row:
@@ -58,11 +69,13 @@ def _half(curve: Curve, settings: Settings) -> Row:
 
 
 def _ratios(curve: Curve, curves: Sequence[Curve], settings: Settings) -> Iterator[Row]:
-    parent = str(curve.group[RUN.index("parent")])
+    place = RUN.index("parent")
+    parent = str(curve.group[place])
     named = [(b, b) for a, b in settings.pairs if a == curve.run and b not in (parent, settings.control)]
     for name, other in (("parent", parent), ("hold", settings.control), *named):
         against = partner(curve, curves, other)
-        if against is None:
+        # The control is one of what was trained on the same parent.
+        if against is None or (name == "hold" and against.group[place] != parent):
             continue
         ids = [i for i in curve.prompts.index if i in against.prompts.index]
         a, b = curve.only(ids), against.only(ids)
@@ -71,6 +84,9 @@ def _ratios(curve: Curve, curves: Sequence[Curve], settings: Settings) -> Iterat
             settings.resamples, settings.seed,
         )  # fmt: skip
         told = {"value": ratio.ratio, "low": ratio.low, "high": ratio.high, "censored": ratio.censored}
+        told["p"] = half_budget_p(
+            a.budgets, a.shares["compliance"], b.budgets, b.shares["compliance"], a.clusters, settings.seed
+        )
         yield _head(curve, f"half_compliance_ratio_to_{name}") | told
 
 
