@@ -14,10 +14,10 @@ CONFIG ?=
 TARGET ?=
 BIN := $(VENV)/bin
 REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts
-RELEASED := dose_response refusal_balance contest contest_each contest_any contest_unbounded contest_held contest_pairs attacks
+RELEASED := dose_response refusal_balance contest contest_rivals contest_each contest_any contest_unbounded contest_held contest_pairs attacks transfer_ablation
 SWEPT := dsr.csv robustness.csv contest.csv contest.md separability.csv settings.csv
 ATTACKED := searches.csv directions.csv turning.csv attack_cost.csv
-CONTESTED := $(ATTACKED) ability.csv rivals.csv rivals.md finals.csv training.csv
+CONTESTED := $(ATTACKED) ability.csv rivals.csv rivals.md finals.csv training.csv verdicts.csv
 SECOND := main findings dsr robustness paired separability ability training settings cost
 SECOND_ATTACKED := contest.csv contest.md dsr.csv robustness.csv directions.csv attack_cost.csv settings.csv
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
@@ -91,10 +91,10 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	  cp $(foreach table,$(SWEPT),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	  cp results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
-	for sweep in contest contest_each contest_held contest_pairs; do \
+	for sweep in contest contest_rivals contest_each contest_held contest_pairs; do \
 	  cp $(foreach table,$(CONTESTED),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	done
-	for sweep in attacks contest_any contest_unbounded; do \
+	for sweep in attacks contest_any contest_unbounded transfer_ablation; do \
 	  cp $(foreach table,$(ATTACKED),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	done
 	mkdir -p docs/reference/layers_attacked

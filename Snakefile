@@ -31,6 +31,7 @@ from es2.config import (
 )
 from es2.errors import UserError
 from es2.fingerprint import fingerprint
+from es2.names import SELF
 from es2.settings.data import model_sources
 
 min_version("9.27")

@@ -6,12 +6,14 @@ results folder of their study. Torch-free.
 
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from es2.errors import UserError
 from es2.registry import EXTERNAL, METHODS, UNTRAINED
 from es2.settings.checks.judges import check_judges_here
 from es2.settings.checks.keys import check_keys
@@ -78,7 +80,26 @@ def read_study(config: Mapping[str, Any]) -> Study:
             raise user_error(error, settings, f"runs.{name}.training") from None
         check_training(checked, name, trainings[name])
     check_adapters(checked, trainings)
-    return Study(checked, trainings)
+    study = Study(checked, trainings)
+    for scope in study.scopes:
+        _check_attacked_once(study, scope)
+    return study
+
+
+def _check_attacked_once(study: Study, scope: str) -> None:
+    """No run of a scope meets the same prompts twice under one attack fitted on one model: tables hold each once."""
+    seen: dict[tuple[str, ...], str] = {}
+    for name in study.bundles(scope):
+        bundle = study.bundle(name)
+        for run in study.bundle_runs(name, scope):
+            models = study.fitted_on(name, run).values() or [run]
+            for key in product([run], [bundle["attack"]], models, bundle["benchmarks"]):
+                if seen.setdefault(key, name) != name:
+                    where = f"sweeps.{scope}.bundles" if scope else "select.bundles"
+                    raise UserError(
+                        f"{where}: {seen[key]!r} and {name!r} attack {run} by {key[1]} as fitted on {key[2]}; take one "
+                        f"away, or narrow bundles.{name}.runs"
+                    )
 
 
 def check_files(study: Study) -> None:

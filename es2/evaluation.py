@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from es2 import registry
-from es2.attacks.base import Evaluation
+from es2.attacks.base import Evaluation, Source
 from es2.embeddings import Embeddings
 from es2.errors import UserError
 from es2.judges.registry import load_judge
@@ -25,6 +25,7 @@ def evaluate_bundle(
     probes: Mapping[str, ProbeSet],
     embeddings: Embeddings | None,
     progress: Callable[[int], None] | None = None,
+    sources: Mapping[str, Source] | None = None,
     targets: Mapping[str, list[int]] | None = None,
     files: Sequence[str] = (),
     write: Write | None = None,
@@ -33,7 +34,7 @@ def evaluate_bundle(
 
     cfg: `attack` and `bundle` (with `benchmarks`, `controls`) rows of the config, `generation`, `judge`, and
     `attacker_sets`, the sets on whose attack and validation splits the attacker fits and chooses. probes: fitted on
-    "self", "base", "parent". targets, files, write: see es2.attacks.base.Evaluation.
+    "self", "base", "parent". sources, targets, files, write: see es2.attacks.base.Evaluation.
     """
     bundle = cfg["bundle"]
     known = prompts[prompts["set"].isin(cfg["attacker_sets"])].reset_index(drop=True)
@@ -53,6 +54,7 @@ def evaluate_bundle(
         batch_rows=cfg["generation"]["batch_rows"],
         seed=int(row["seed"]),
         progress=progress,
+        sources=sources or {},
         targets=targets or {},
         files=files,
         write=write,

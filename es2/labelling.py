@@ -20,6 +20,7 @@ from es2.files import read_jsonl, write_csv, write_jsonl
 from es2.judges.registry import Judge, load_judge
 from es2.judges.verdict import Verdict
 from es2.kappa import kappas
+from es2.names import SELF
 from es2.statistics import wilson
 
 N = 300
@@ -31,8 +32,11 @@ AGREEMENT += [f"false_degenerate{end}" for end in ("", "_low", "_high")]
 
 
 def attacked_answers(results: Path) -> pd.DataFrame:
-    """Every answer to a harmful test prompt under an attack, controls left out: id, run, attack, budget, prompt_id,
-    prompt, answer. `id` is a hash of prompt and answer; equal answers to a prompt stand once."""
+    """Every answer to a harmful test prompt under an attack, without controls and attacks fitted on another model.
+
+    Columns: id, run, attack, budget, prompt_id, prompt, answer. `id` is a hash of prompt and answer; equal answers to a
+    prompt stand once.
+    """
     sets = [pd.read_parquet(path) for path in sorted((results / "prompts").glob("*.parquet"))]
     known = pd.concat(sets, ignore_index=True)
     prompts = known[known["label"] == "harmful"].drop_duplicates("prompt_id").set_index("prompt_id")["prompt"]
@@ -40,7 +44,11 @@ def attacked_answers(results: Path) -> pd.DataFrame:
         {name: row[name] for name in ("run", "attack", "budget", "prompt_id", "answer")}
         for path in sorted((results / "models").glob("*/*/s*/answers/*.jsonl"))
         for row in read_jsonl(path)
-        if row["attack"] != "direct" and not row["control"] and row["split"] == "test" and row["prompt_id"] in prompts
+        if row["attack"] != "direct"
+        and not row["control"]
+        and row["fitted_on"] in ("", SELF)
+        and row["split"] == "test"
+        and row["prompt_id"] in prompts
     ]
     if not rows:
         raise UserError(f"labelling: {results} holds no answers under attack; run the study first")

@@ -2,3 +2,6 @@
 
 SINGLE = "single"
 """The `control` of the answer rows that are one of several samples; the row of the one kept has none."""
+
+SELF = "self"
+"""The attacked model, among the names of those that an attack is fitted on ("base", "parent")."""

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from es2.names import SELF
 from es2.registry import AT_LAYERS, EXTERNAL, TERMS, UNTRAINED
 from es2.settings.judges import judging_models
 from es2.settings.lookup import sets_with, with_ancestors
@@ -99,13 +100,14 @@ class Study:
         return {"run": run, "model": model, "method": method, "parent": self.parent(run), "seed": seed}
 
     def bundle_runs(self, bundle: str, scope: str = MAIN) -> list[str]:
-        """The runs of a scope that a bundle evaluates."""
-        wanted = self.config.bundles[bundle].runs
-        if wanted == "all":
-            return self.runs(scope)
-        if wanted == "trained":
-            return [run for run in self.runs(scope) if self.trained(run)]
-        return [run for run in self.runs(scope) if run in wanted]
+        """The runs of a scope that a bundle evaluates: those that have a model that its attack is fitted on."""
+        row = self.config.bundles[bundle]
+        return [
+            run
+            for run in self.runs(scope)
+            if (run in row.runs if isinstance(row.runs, list) else row.runs == "all" or self.trained(run))
+            and (not row.fitted_on or self.fitted_on(bundle, run))
+        ]
 
     def bundle(self, bundle: str) -> Settings:
         """A bundle's row, without benchmarks of size 0."""
@@ -116,25 +118,27 @@ class Study:
         """Whether a bundle's attacker searches for its setting on validation."""
         return hasattr(self.config.attacks[self.config.bundles[bundle].attack], "search")
 
+    def adapts(self, bundle: str) -> bool:
+        """Whether a bundle's attacker searches on validation for its setting of an attack fitted on the run itself."""
+        return self.searches(bundle) and self.config.bundles[bundle].fitted_on in ([], [SELF])
+
     def has_budgets(self, bundle: str) -> bool:
         """Whether a bundle's attack is tried over budgets."""
         return hasattr(self.config.attacks[self.config.bundles[bundle].attack], "budgets")
 
     def fixes_budgets(self, bundle: str, run: str) -> bool:
         """Whether the attacker's search in this bundle, on this run, fixes the budgets at which runs are compared."""
-        return run == self.config.comparison.reference and self.has_budgets(bundle)
+        return run == self.config.comparison.reference and self.has_budgets(bundle) and self.adapts(bundle)
 
     def fitted_on(self, bundle: str, run: str) -> dict[str, str]:
-        """Where a bundle's attack is fitted for a run: {self | base | parent: run}, each model once."""
-        runs = {"self": run, "base": self.base(run), "parent": self.parent(run)}
-        found: dict[str, str] = {}
-        for name in ("self", "base", "parent"):
-            wanted = name in self.config.bundles[bundle].fitted_on
-            # A run that is its own base, or whose parent is the base, is attacked once.
-            wanted = wanted or (runs[name] == run and bool(self.config.bundles[bundle].fitted_on))
-            if wanted and runs[name] and runs[name] not in found.values():
-                found[name] = runs[name]
-        return found
+        """Where a bundle's attack is fitted for a run: {self | base | parent: run}. A model goes by the first of these
+        names alone: the base of an untrained run is itself, and the parent of a run that starts from the base is none.
+        """
+        names: dict[str, str] = {}
+        for name, other in ((SELF, run), ("base", self.base(run)), ("parent", self.parent(run))):
+            names.setdefault(other, name)
+        wanted = self.config.bundles[bundle].fitted_on
+        return {name: other for other, name in names.items() if other and name in wanted}
 
     def sets(self) -> dict[str, str]:
         """The label of each selected prompt set, in the config's order."""

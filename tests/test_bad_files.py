@@ -92,6 +92,16 @@ def test_a_fit_may_be_made_in_any_way(default, tmp_path, text):
     assert check_files(study) is None
 
 
+def test_an_attack_of_the_users_is_fitted_on_the_run_itself(default, tmp_path):
+    (tmp_path / "mine.py").write_text("def fit(e, s): ...\n")
+    config = changed(default, "attacks/mine", {"kind": "file", "path": str(tmp_path / "mine.py"), "settings": {}})
+    row = {"attack": "mine", "fitted_on": ["base"], "benchmarks": {"advbench": 4}, "runs": "trained"}
+    config = changed(changed(config, "bundles/mine", row), "select/bundles", ["direct", "scav_adaptive", "mine"])
+    said = "bundles.mine.fitted_on: what an attack file fits, it fits on the run itself; add self"
+    assert said_of(read_study, config) == said
+    assert read_study(changed(config, "bundles/mine/fitted_on", ["base", "self"])).fitted_on("mine", "es2")
+
+
 def without(*names: str):
     return lambda model: [(model / name).unlink() for name in names]
 

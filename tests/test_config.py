@@ -166,7 +166,7 @@ def test_runs_are_set_against_each_other_where_both_are_there(default):
     assert len(here) > 2
     assert len(each) == 3
     assert len(any_token) == 3
-    assert len(rivals) == 2
+    assert len(rivals) == 3
     assert len(held) == 1
     assert len(earlier) > 2
     assert sorted(here + each + any_token + rivals + held + earlier) == sorted(default["comparison"]["pairs"])
@@ -201,7 +201,23 @@ def test_each_model_is_attacked_once_by_a_run(default):
     assert study.fitted_on("scav", "refusal_sft") == {"self": "refusal_sft", "base": "base"}
     assert study.fitted_on("scav", "base") == {"self": "base"}
     assert study.fitted_on("direct", "es2") == {}
+    assert study.fitted_on("ablation_parent", "es2") == {"parent": "refusal_sft"}
+    assert study.fitted_on("ablation_base", "refusal_sft") == {"base": "base"}
+    assert study.fitted_on("ablation_parent", "refusal_sft") == study.fitted_on("ablation_base", "base") == {}
     assert study.bundle_runs("scav_adaptive") == ["refusal_sft", "hold", "es2"]
+
+
+def test_who_is_attacked_as_fitted_on_another_model(default):
+    study = read_study(default)
+    assert study.bundle_runs("ablation_parent", "transfer_ablation") == ["es2"]
+    assert study.bundle_runs("ablation_base", "transfer_ablation") == ["refusal_sft", "es2"]
+    told = {name: study.adapts(name) for name in ("ablation", "ablation_parent", "soft_prompt", "scav", "direct")}
+    assert [name for name, adapts in told.items() if adapts] == ["ablation", "soft_prompt"]
+    assert study.fixes_budgets("addition", "refusal_sft")
+    assert not study.fixes_budgets("addition_parent", "refusal_sft")
+    everyone = {**default["bundles"]["addition_base"], "runs": "all"}
+    changed = read_study({**default, "bundles": {**default["bundles"], "addition_base": everyone}})
+    assert changed.bundle_runs("addition_base", "transfer_addition") == ["refusal_sft", "es2"]
 
 
 def test_hold_and_es2_differ_in_the_separation_weight_alone(default):

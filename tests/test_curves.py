@@ -54,6 +54,45 @@ def test_worst_case_of_two_attacks_counts_what_every_one_left_refused() -> None:
     assert found[["refusal", "compliance", "degenerate"]].tolist() == [0.0, 0.75, 0.25]
 
 
+def test_an_attack_that_was_fitted_on_another_model_is_no_part_of_the_worst_case() -> None:
+    """It has a curve and differences of its own, at the same budgets."""
+    own = [
+        cell("sft", "rrrr"),
+        curve("sft", "adv", {1.0: "rrcd"}),
+        cell("es2", "rrrr"),
+        curve("es2", "adv", {1.0: "rrrr"}),
+    ]
+    other = [{**line, "fitted_on": "base"} for line in curve("sft", "adv", {1.0: "cccc"})]
+    budgets = {"m": {"scav_adaptive": [1.0]}}
+    settings = replace(SETTINGS, factors=(1.0,))
+    alone, both = (dsr_table(frame(*parts), budgets, settings) for parts in (own, [*own, other]))
+    worst = [one(table, attack="worst_case", run="sft", benchmark="adv")["dsr"] for table in (alone, both)]
+    assert worst == [0.5, 0.5]
+    found = one(both, attack="scav_adaptive", fitted_on="base", benchmark="adv")
+    assert found["asr"] == 1.0
+    fixed = robustness_table(frame(*own, other), budgets, settings)
+    assert one(fixed, run="sft", fitted_on="base", benchmark="adv", measure="dsr_at_budget")["value"] == 0.0
+    paired = paired_table(frame(*own, other), budgets, settings)
+    assert set(paired.loc[paired["attack"] == "scav_adaptive", "fitted_on"]) == {"self"}
+
+
+def test_ratios_have_p_values_adjusted_over_all_of_them() -> None:
+    n = 64
+    parts = [cell(run, "r" * n) for run in ("sft", "hold", "es2")]
+    parts += [curve(run, "adv", {1.0: "c" * n}) for run in ("sft", "hold")]
+    parts += [curve("es2", "adv", {1.0: "r" * n, 2.0: "c" * n})]
+    table = robustness_table(frame(*parts), {}, SETTINGS)
+    table = table[table["benchmark"] == "adv"].set_index(["run", "measure"])
+    ratios = table[table.index.get_level_values("measure").str.startswith("half_compliance_ratio")]
+    parent, hold = "half_compliance_ratio_to_parent", "half_compliance_ratio_to_hold"
+    assert set(ratios.index) == {("es2", parent), ("es2", hold), ("hold", parent)}  # its parent's to hold is the same
+    assert ratios.loc[("hold", parent), "p"] == 1.0
+    assert (ratios.loc["es2", "p"] < 1e-4).all()
+    assert (ratios["p_adjusted"] >= ratios["p"]).all()
+    assert (ratios.loc["es2", "p_adjusted"] < 1e-2).all()
+    assert table.drop(ratios.index)["p"].isna().all()
+
+
 def test_a_worst_case_below_all_that_was_tested_is_not_told() -> None:
     """Without the direct request a curve does not begin at 0."""
     cells = frame(curve("sft", "adv", {1.0: "rrcd", 2.0: "rccc"}))

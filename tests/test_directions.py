@@ -32,7 +32,8 @@ def search() -> pd.DataFrame:
 
 def test_the_directions_are_the_attacks_own() -> None:
     found = directions(embeddings(0), PROMPTS)
-    attacked = mean_difference(SimpleNamespace(embeddings=embeddings(0), fit=PROMPTS))  # type: ignore[arg-type]
+    source = SimpleNamespace(embeddings=embeddings(0))
+    attacked = mean_difference(SimpleNamespace(source=lambda _: source, fit=PROMPTS))  # type: ignore[arg-type]
     torch.testing.assert_close(found, attacked)
 
 

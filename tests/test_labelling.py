@@ -30,12 +30,13 @@ def results(tmp_path):
     for run in ("sft", "es2"):
         for attack in ("direct", "scav", "ablation"):
             rows = [
-                {"run": run, "attack": attack, "budget": None, "control": control}
+                {"run": run, "attack": attack, "fitted_on": fitted_on, "budget": None, "control": control}
                 | {"split": "test", "prompt_id": f"{name}{i}"}
-                | {"answer": f"{'no' if i % 3 else 'yes'} {run} {attack}{control}"}
+                | {"answer": f"{'no' if i % 3 else 'yes'} {run} {attack}{control}{fitted_on}"}
                 for name, n in (("harm", 20), ("plain", 5))
                 for i in range(n)
                 for control in ("", "random")
+                for fitted_on in ("self", "parent")
             ]
             write_jsonl(folder / "models" / "m" / run / "s0" / "answers" / f"{attack}.jsonl", rows)
     return folder

@@ -31,7 +31,7 @@ SCAV = {"kind": "scav", "c": 1.0, "accuracy": -1.0, "p0": 1e-2}
 
 
 def test_scav_rows_and_controls(scene):
-    bundle = {"fitted_on": ["base", "parent", "self"], "controls": CONTROLS}
+    bundle = {"controls": CONTROLS}
     rows = scav.evaluate(scene.evaluation(), SCAV, bundle).rows
     frame = pd.DataFrame(rows)
     counts = frame.groupby(["fitted_on", "control"]).size().to_dict()
@@ -66,8 +66,8 @@ def test_controls_replay_the_attacks_own_norms(scene):
 
 
 def test_controls_are_the_replay_one_prompt_at_a_time(scene):
-    bundle = {"fitted_on": ["self"], "controls": CONTROLS}
-    evaluation = scene.evaluation()
+    bundle = {"controls": CONTROLS}
+    evaluation = scene.evaluation(probes={"self": scene.probes})
     rows = [row for row in scav.evaluate(evaluation, SCAV, bundle).rows if row["control"]]
     setting = Setting("probability", SCAV["c"], SCAV["accuracy"], EVERY_LAYER)
     target = planes(setting, scene.probes, torch.full((1,), -math.log(0.01 / 0.99)))
@@ -83,8 +83,8 @@ def test_controls_are_the_replay_one_prompt_at_a_time(scene):
 
 
 def test_scav_without_a_qualifying_layer_is_the_direct_request(scene):
-    bundle = {"fitted_on": ["self"], "controls": {"random": 1, "shuffled": 0, "prompts": 2}}
-    rows = scav.evaluate(scene.evaluation(), {**SCAV, "accuracy": 1.0}, bundle).rows
+    bundle = {"controls": {"random": 1, "shuffled": 0, "prompts": 2}}
+    rows = scav.evaluate(scene.evaluation(probes={"self": scene.probes}), {**SCAV, "accuracy": 1.0}, bundle).rows
     plain = direct.evaluate(scene.evaluation(), {}, {}).rows
     assert [row["answer"] for row in rows[:7]] == [row["answer"] for row in plain]
     assert [row["answer"] for row in rows[7:]] == [plain[place]["answer"] for place in (0, 1, 4, 5)]

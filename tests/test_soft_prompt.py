@@ -122,6 +122,24 @@ def test_evaluation_takes_the_snapshot_with_most_compliance(scene):
     assert [row["answer"] for row in again.rows] == [row["answer"] for row in attacked.rows]
 
 
+def test_the_control_is_random_vectors_of_the_same_norms(scene):
+    evaluation = scene.evaluation(targets=TARGETS)
+    bundle = {"controls": {"random": 2, "shuffled": 0, "prompts": 2}}
+    rows = soft_prompt.evaluate(evaluation, SETTINGS, bundle).rows
+    assert len([row for row in rows if not row["control"]]) == 7
+    chosen = next(one for one in train_soft_prompt(evaluation, SETTINGS) if one.name == rows[0]["setting"])
+    for draw in (0, 1):
+        mine = [row for row in rows if row["control"] == "random" and row["draw"] == draw]
+        assert [row["prompt_id"] for row in mine] == ["p0", "p1", "p8", "p9"]
+        random = torch.randn(3, scene.lm.width, generator=torch.Generator().manual_seed(evaluation.seed + draw))
+        scale = chosen.vectors.norm(dim=-1, keepdim=True) / random.norm(dim=-1, keepdim=True)
+        attack = SoftPrompt("", chosen.ids, random * scale)
+        with attack.applied(scene.lm):
+            texts = [TEXTS[int(row["prompt_id"][1:])] for row in mine]
+            expected = generate(scene.lm, attack.tokens(scene.lm, texts), N_TOKENS)
+        assert [row["answer"] for row in mine] == [one.text for one in expected]
+
+
 def test_without_a_target_there_is_no_soft_prompt(scene):
     with pytest.raises(UserError, match="needs answers of the untrained model"):
         train_soft_prompt(scene.evaluation(), SETTINGS)

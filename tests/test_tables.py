@@ -224,13 +224,17 @@ def test_the_cost_of_an_attack_counts_its_search_and_its_answers(tmp_path: Path)
     write_jsonl(tmp_path / "a.jsonl", [{"n_tokens": 3, "control": ""}, {"n_tokens": 4, "control": "random"}])
     (tmp_path / "tried.csv").write_text("stage,setting,n\n1,a,12\n1,b,12\n2,a,60\n")
     (tmp_path / "none.csv").write_text("stage,setting,n\n")
-    rows = [row("es2") | {"attack": name} for name in ("soft_prompt", "direct")]
+    rows = [
+        row("es2") | {"attack": "soft_prompt", "fitted_on": ["parent"]},
+        row("es2") | {"attack": "direct", "fitted_on": []},
+    ]
     files = [tmp_path / "a.jsonl"] * 2, [tmp_path / "tried.csv", tmp_path / "none.csv"], [tmp_path / "job.tsv", "gone"]
     table = attack_cost_table(rows, *files, {"soft_prompt": 3200})
     attacked, direct = table.to_dict("records")
     told = ["searched", "gradients", "answers", "generated", "seconds", "cpu_seconds", "peak_mb"]
     assert [attacked[name] for name in told] == [84, 3200, 2, 7, 12.5, 20, 900.5]
     assert [direct[name] for name in told[:3]] == [0, 0, 2]
+    assert table["fitted_on"].tolist() == ["parent", ""]
     assert math.isnan(direct["seconds"])
 
 
@@ -238,7 +242,7 @@ def test_of_several_samples_the_one_kept_is_not_counted_again(tmp_path: Path) ->
     (tmp_path / "none.csv").write_text("stage,setting,n\n")
     drawn = [{"n_tokens": tokens, "control": "single"} for tokens in (3, 4, 5)]
     write_jsonl(tmp_path / "a.jsonl", [{"n_tokens": 5, "control": ""}, *drawn])
-    rows = [row("es2") | {"attack": "sampled"}]
+    rows = [row("es2") | {"attack": "sampled", "fitted_on": []}]
     table = attack_cost_table(rows, [tmp_path / "a.jsonl"], [tmp_path / "none.csv"], ["gone"], {})
     assert table[["answers", "generated"]].to_numpy().tolist() == [[3, 12]]
     assert generated_tokens([tmp_path / "a.jsonl"], ["job"]) == {"job": {"generated": 12}}
@@ -248,11 +252,15 @@ def test_what_attackers_tried_is_listed_with_whose_it_is() -> None:
     tried = {"stage": [1, 2], "budget": [0.1, math.nan], "n": [12, 60], "chosen": [False, True]}
     tried |= {"refusal": [0.5, 0.25], "compliance": [0.5, 0.5], "degenerate": [0.0, 0.25]}
     searches = [pd.DataFrame(tried | {"setting": names, "more": 1}) for names in (["a", "b"], ["c", "d"])]
-    rows = [row("es2") | {"attack": "addition"}, row("sft") | {"attack": "prefill"}]
+    rows = [
+        row("es2") | {"attack": "addition", "fitted_on": ["base"]},
+        row("sft") | {"attack": "prefill", "fitted_on": []},
+    ]
     table = searches_table(rows, searches)
     assert table["setting"].tolist() == ["a", "b", "c", "d"]
     assert table["run"].tolist() == ["es2", "es2", "sft", "sft"]
     assert table["attack"].tolist() == ["addition"] * 2 + ["prefill"] * 2
+    assert table["fitted_on"].tolist() == ["base"] * 2 + [""] * 2
     taken = table[table["chosen"]]
     assert (
         taken[["stage", "n", "refusal", "compliance", "degenerate"]].to_numpy().tolist()

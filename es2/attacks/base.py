@@ -13,7 +13,16 @@ from es2.embeddings import Embeddings
 from es2.errors import UserError
 from es2.generation import Answer, generate
 from es2.models import LanguageModel
+from es2.names import SELF
 from es2.probes import ProbeSet
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that an attack is fitted on: its embeddings, and how to load it, for an attack that has to ask it."""
+
+    embeddings: Embeddings | None
+    load: Callable[[], LanguageModel]
 
 
 @dataclass
@@ -24,9 +33,9 @@ class Evaluation:
     harmful validation prompts, on which the attacker chooses; fit: the attack split (column label too), on which
     directions are fitted; harmless: safe validation prompts, on which side effects are watched; probes: {"self" |
     "parent" | "base": ProbeSet}; embeddings: the model's own (those of the defence split too where others are trained
-    on it); targets: answer tokens of the untrained model by prompt id, where it complied, for attacks that aim at an
-    answer; files: those that the attack's config names; write: answers token sequences in place of our own generation,
-    if it is there.
+    on it); sources: the other models that the attack is fitted on, by the same names; targets: answer tokens of the
+    untrained model by prompt id, where it complied, for attacks that aim at an answer; files: those that the attack's
+    config names; write: answers token sequences in place of our own generation, if it is there.
     """
 
     lm: LanguageModel
@@ -43,9 +52,14 @@ class Evaluation:
     batch_rows: int
     seed: int
     progress: Callable[[int], None] | None = None
+    sources: Mapping[str, Source] = field(default_factory=dict)
     targets: Mapping[str, list[int]] = field(default_factory=dict)
     files: Sequence[str] = ()
     write: Callable[[Sequence[Sequence[int]]], list[Answer]] | None = None
+
+    def source(self, fitted_on: str) -> Source:
+        """The model that an attack is fitted on, by name: "self" is the one that is attacked."""
+        return Source(self.embeddings, lambda: self.lm) if fitted_on == SELF else self.sources[fitted_on]
 
     def prompts(self) -> pd.DataFrame:
         """All benchmark prompts in one frame, with a column `benchmark`; none where a bundle searches alone."""
@@ -121,8 +135,9 @@ def answer_under(evaluation: Evaluation, attack: Applied, prompts: Sequence[str]
         return evaluation.answer(prompts)
 
 
-def embeddings_of(evaluation: Evaluation, prompts: pd.DataFrame) -> Tensor:
-    """The model's own unedited embeddings [n, L, d] of a frame's prompts."""
-    if evaluation.embeddings is None:
+def embeddings_of(evaluation: Evaluation, prompts: pd.DataFrame, fitted_on: str = SELF) -> Tensor:
+    """Unedited embeddings [n, L, d] of a frame's prompts: the model's own, or those of one that it is attacked by."""
+    embeddings = evaluation.source(fitted_on).embeddings
+    if embeddings is None:
         raise UserError("bundles: this attack needs the run's embeddings; its `fitted_on` list must not be empty")
-    return evaluation.embeddings.of(prompts["prompt_id"].tolist())
+    return embeddings.of(prompts["prompt_id"].tolist())

@@ -35,16 +35,17 @@ def replay_controls(
             continue
         repeated = pd.concat([part] * draws, ignore_index=True)
         draw = torch.arange(draws).repeat_interleave(len(part))
-        attack = ReplayAttack(steps[chosen].repeat(draws, 1, 1), _directions(evaluation, control, c, draws), draw)
+        units = _directions(evaluation, control, c, draws, about["fitted_on"])
+        attack = ReplayAttack(steps[chosen].repeat(draws, 1, 1), units, draw)
         answers = answer_under(evaluation, attack, repeated["prompt"].tolist())
         rows += evaluation.rows(repeated, answers, **about, control=control, draw=draw.tolist())
     return rows
 
 
-def _directions(evaluation: Evaluation, control: str, c: float, draws: int) -> Tensor:
+def _directions(evaluation: Evaluation, control: str, c: float, draws: int, fitted_on: str) -> Tensor:
     """Unit directions [draws, L, d] of a control; the shuffled probe's point to what it takes for "safe"."""
     if control == "random":
         return random_directions(draws, evaluation.lm.n_layers, evaluation.lm.width, evaluation.seed)
-    probes = evaluation.probes["self"]
+    probes = evaluation.probes[fitted_on]
     weight = probes.shuffled_weight[probes.index(c)]
     return (-weight / weight.norm(dim=-1, keepdim=True))[None]

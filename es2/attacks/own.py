@@ -19,8 +19,8 @@ from types import ModuleType
 from typing import Any
 
 from es2.attacks.base import Attacked, Evaluation, answer_under
-from es2.attacks.search import FITTED_ON
 from es2.errors import UserError
+from es2.names import SELF
 
 
 def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mapping[str, Any]) -> Attacked:
@@ -35,7 +35,7 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     prompts = evaluation.prompts()
     answers = answer_under(evaluation, attack, prompts["prompt"].tolist())
     name, spent = getattr(attack, "name", Path(settings["path"]).stem), getattr(attack, "budget", None)
-    return Attacked(evaluation.rows(prompts, answers, fitted_on=FITTED_ON, setting=name, realised=spent))
+    return Attacked(evaluation.rows(prompts, answers, fitted_on=SELF, setting=name, realised=spent))
 
 
 def load(path: str, where: str) -> ModuleType:

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from es2.attacks.base import Attacked, Evaluation
-from es2.attacks.search import FITTED_ON, Cell, choose
+from es2.attacks.search import Cell, choose
 from es2.generation import Answer
+from es2.names import SELF
 
 
 @dataclass(frozen=True)
@@ -38,4 +39,4 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
         return Attacked([], found)
     prompts = evaluation.prompts()
     answers = under(chosen, prompts["prompt"].tolist())
-    return Attacked(evaluation.rows(prompts, answers, fitted_on=FITTED_ON, setting=chosen.name), found)
+    return Attacked(evaluation.rows(prompts, answers, fitted_on=SELF, setting=chosen.name), found)

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from es2.attacks.base import Attacked, Evaluation
-from es2.attacks.search import FITTED_ON
 from es2.generation import Answer, generate
 from es2.models import LanguageModel
-from es2.names import SINGLE
+from es2.names import SELF, SINGLE
 
 PREFERRED = ("compliance", "degenerate", "refusal")  # which of several answers the attacker keeps
 
@@ -36,9 +35,9 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     )
     kept = [_kept(evaluation, text, said) for text, said in zip(prompts["prompt"], drawn, strict=True)]
     name = f"{samples} answers at temperature {settings['temperature']:g}"
-    rows = evaluation.rows(prompts, kept, fitted_on=FITTED_ON, setting=name)
+    rows = evaluation.rows(prompts, kept, fitted_on=SELF, setting=name)
     for draw in range(samples):
-        about = {"fitted_on": FITTED_ON, "setting": name, "control": SINGLE, "draw": draw}
+        about = {"fitted_on": SELF, "setting": name, "control": SINGLE, "draw": draw}
         rows += evaluation.rows(prompts, [said[draw] for said in drawn], **about)
     return Attacked(rows)
 

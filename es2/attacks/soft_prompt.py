@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 
 from es2.attacks.base import Attacked, Evaluation
-from es2.attacks.search import FITTED_ON, Cell, choose
+from es2.attacks.search import Cell, choose, fitted_on
 from es2.errors import UserError
 from es2.examples import Example, run_examples
 from es2.generation import Answer
@@ -95,8 +95,10 @@ def blank(lm: LanguageModel, ids: list[int]) -> SoftPrompt:
 
 
 def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mapping[str, Any]) -> Attacked:
-    """Train on the attack split, choose the snapshot on validation, then answers to the benchmarks with it. A bundle
-    without benchmarks is a search alone."""
+    """Train on the attack split, choose the snapshot on validation, then answers to the benchmarks with it.
+
+    Control, where the bundle has any: random vectors of the same norms. A bundle without benchmarks is a search alone.
+    """
 
     def under(attack: SoftPrompt, texts: Sequence[str]) -> list[Answer]:
         with attack.applied(evaluation.lm):
@@ -109,18 +111,30 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     chosen, found = choose(evaluation, snapshots, answer, settings["search"])
     if not evaluation.benchmarks:
         return Attacked([], found)
-    prompts = evaluation.prompts()
-    answers = under(chosen, prompts["prompt"].tolist())
-    return Attacked(evaluation.rows(prompts, answers, fitted_on=FITTED_ON, setting=chosen.name), found)
+    prompts, about = evaluation.prompts(), {"fitted_on": fitted_on(evaluation), "setting": chosen.name}
+    rows = evaluation.rows(prompts, under(chosen, prompts["prompt"].tolist()), **about)
+    controls = bundle.get("controls") or {"random": 0, "prompts": 0}
+    part = prompts.groupby("benchmark", sort=False).head(controls["prompts"])
+    for draw in range(controls["random"]):
+        answers = under(_random(chosen, evaluation.seed + draw), part["prompt"].tolist())
+        rows += evaluation.rows(part, answers, **about, control="random", draw=draw)
+    return Attacked(rows, found)
+
+
+def _random(attack: SoftPrompt, seed: int) -> SoftPrompt:
+    """Vectors of the same norms in random directions."""
+    random = torch.randn(attack.vectors.shape, generator=torch.Generator().manual_seed(seed)).to(attack.vectors)
+    return replace(attack, vectors=normalize(random, dim=-1) * attack.vectors.norm(dim=-1, keepdim=True))
 
 
 def train_soft_prompt(evaluation: Evaluation, settings: Mapping[str, Any]) -> list[SoftPrompt]:
     """Snapshots of the soft prompt after each number of steps in `settings["snapshots"]`, the last first.
 
-    settings: `vectors`, `rate` (of a step, in mean sizes of an embedding's entry), `bound` (in mean norms), `batch`,
-    `target_tokens` (of an answer, null: all), `opening` (null: prompts that the untrained model refused are left out).
+    It is trained on the model that the attack is fitted on. settings: `vectors`, `rate` (of a step, in mean sizes of an
+    embedding's entry), `bound` (in mean norms), `batch`, `target_tokens` (of an answer, null: all), `opening` (null:
+    prompts that the untrained model refused are left out).
     """
-    lm = evaluation.lm
+    lm = evaluation.source(fitted_on(evaluation)).load()
     most = settings["target_tokens"]
     pairs = [(prompt, target[:most]) for prompt, target in _targets(evaluation, settings["opening"])]
     texts = [*evaluation.prompts()["prompt"], *evaluation.validation["prompt"], *evaluation.fit["prompt"]]

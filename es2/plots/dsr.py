@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from es2.names import SELF
 from es2.plots.style import LIGHT, error_lengths, new_figure, run_legend, run_styles, say_empty, style
 from es2.reporting import Study, attack_name, budget_attacks, rows, seeds
 
@@ -64,12 +65,13 @@ def dot_rows(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> pd.Da
     fitted = {name: i for i, name in enumerate(FITTED)}
     free = free.assign(a=free["attack"].map(order), f=free["fitted_on"].map(fitted)).sort_values(["a", "f"])
     free["row"] = [row_name(attack, on) for attack, on in zip(free["attack"], free["fitted_on"], strict=True)]
-    fixed = rows(robustness, study, fitted_on="self", measure="dsr_at_budget")
+    fixed = rows(robustness, study, measure="dsr_at_budget")
     fixed = fixed[fixed["benchmark"].isin(study.harmful)]
     place = {attack: i for i, attack in enumerate(budget_attacks(robustness, study))}
-    fixed = fixed.assign(a=fixed["attack"].map(place)).sort_values(["a", "budget"])
-    named = zip(fixed["attack"], fixed["budget"], strict=True)
-    fixed["row"] = [f"{row_name(attack, '')}\nbudget {budget:.3g}" for attack, budget in named]
+    fixed = fixed.assign(a=fixed["attack"].map(place), f=fixed["fitted_on"].map(fitted))
+    fixed = fixed.sort_values(["a", "f", "budget"])
+    named = zip(fixed["attack"], fixed["fitted_on"], fixed["budget"], strict=True)
+    fixed["row"] = [_at_budget(*one) for one in named]
     # The worst of one attack is that attack.
     worst = cells[cells["attack"].isin(WORST_CASES)].sort_values(["attack", "factor"]) if len(place) > 1 else cells[:0]
     told = zip(worst["attack"], worst["factor"], strict=True)
@@ -79,6 +81,11 @@ def dot_rows(dsr: pd.DataFrame, robustness: pd.DataFrame, study: Study) -> pd.Da
     parts = [part[columns] for part in (free, fixed, worst) if len(part)]
     out = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     return out.drop_duplicates(["row", "run", "seed", "benchmark"])
+
+
+def _at_budget(attack: str, fitted_on: str, budget: float) -> str:
+    source = "" if fitted_on == SELF else f", fitted on {fitted_on}"
+    return f"{attack_name(attack)}{source}\nbudget {budget:.3g}"
 
 
 def row_name(attack: str, fitted_on: str) -> str:

@@ -10,7 +10,18 @@ from es2.files import read_jsonl
 from es2.tables.listing import once, read_benchmark
 from es2.tables.verdicts import RUN, who
 
-COLUMNS = [*RUN, "attack", "searched", "gradients", "answers", "generated", "seconds", "cpu_seconds", "peak_mb"]
+COLUMNS = [
+    *RUN,
+    "attack",
+    "fitted_on",
+    "searched",
+    "gradients",
+    "answers",
+    "generated",
+    "seconds",
+    "cpu_seconds",
+    "peak_mb",
+]
 
 
 def attack_cost_table(
@@ -20,7 +31,7 @@ def attack_cost_table(
     timings: Sequence[str | Path],
     gradients: Mapping[str, int],
 ) -> pd.DataFrame:
-    """A row an evaluation job, all sequences in the order of `rows` (dicts run ... seed, attack).
+    """A row an evaluation job, all sequences in the order of `rows` (run ... seed, attack, and what it is fitted_on).
 
     searches: the attacker's trials on validation (csv; of an attack without a search it has no rows); answers: what the
     job wrote (jsonl); timings: Snakemake's benchmark file of the job, empty columns where it is gone; gradients: of an
@@ -32,7 +43,8 @@ def attack_cost_table(
     for row, wrote, tried, timing in zip(rows, answers, searches, timings, strict=True):
         written = once(read_jsonl(wrote))
         out.append(
-            {**who(row), "attack": row["attack"], "searched": _searched(tried)}
+            {**who(row), "attack": row["attack"], "fitted_on": ", ".join(row["fitted_on"])}
+            | {"searched": _searched(tried)}
             | {"gradients": gradients.get(row["attack"], 0), "answers": len(written)}
             | {"generated": sum(one["n_tokens"] for one in written)}
             | (read_benchmark(timing) if Path(timing).is_file() else {})

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from es2.names import SELF
 from es2.tables.curves import Budgets, adaptive_curves, budget_free
 from es2.tables.verdicts import WORST, WORST_OF_ALL, Settings
 
@@ -18,7 +19,7 @@ def worst_cases(cells: pd.DataFrame, budgets: Budgets, settings: Settings) -> It
     Each is (group as of es2.tables.curves.Curve, attack's name, factor, shares by prompt as of `worst_case`). A factor
     whose budget lies below all that were tested of a curve has none, for a curve is never extended.
     """
-    curves = adaptive_curves(cells)
+    curves = [curve for curve in adaptive_curves(cells) if curve.fitted_on == SELF]
     for group in dict.fromkeys(curve.group for curve in curves):
         fixed = [(curve, curve.fixed(budgets)) for curve in curves if curve.group == group and curve.fixed(budgets)]
         free = [cell.set_index("prompt_id") for cell in budget_free(cells, group)]

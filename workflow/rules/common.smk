@@ -214,6 +214,19 @@ def attacked_embeddings(wildcards) -> list[str]:
     return [at(row(wildcards), "embeddings.safetensors")] if fitted_on(wildcards) else []
 
 
+def fitted_model(name: str) -> Callable:
+    """An input: embeddings and adapter of the base or parent, where an attack that searches is fitted on it."""
+
+    def found(wildcards) -> list[str]:
+        run = study.fitted_on(wildcards.bundle, wildcards.run).get(name)
+        if run is None or "search" not in attack(wildcards):
+            return []
+        files = ["embeddings.safetensors", *(ADAPTER if study.trained(run) else [])]
+        return [at(sibling(wildcards, run), file) for file in files]
+
+    return found
+
+
 def refusals(wildcards) -> list[str]:
     """The refusal texts that a run learns, if its method learns any."""
     settings = study.training(wildcards.run)

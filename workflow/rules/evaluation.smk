@@ -9,6 +9,8 @@ rule generate_answers:
         prompts=prompts(),
         embeddings=attacked_embeddings,
         probes=probes,
+        base=fitted_model("base"),
+        parent=fitted_model("parent"),
         targets=targets,
         files=attack_files,
     output:
@@ -20,7 +22,7 @@ rule generate_answers:
         "<timings>/generate_answers/<job>/{bundle}.tsv"
     threads: THREADS
     resources:
-        mem_mb=memory(5000, 2),
+        mem_mb=attack_memory,
         runtime=minutes(720),
         gpu=GPUS,
     params:

@@ -21,6 +21,13 @@ def memory(apart: int, copies: float, dtype: str | None = None) -> Callable:
     return lambda wildcards, attempt: at_retry(apart + copies * weights(wildcards.model, dtype), attempt)
 
 
+def attack_memory(wildcards, attempt) -> int:
+    """A resource: MB of memory for answers under an attack, with another copy where it asks another model too."""
+    others = set(fitted_on(wildcards)) - {SELF}
+    asks = others and attack(wildcards)["kind"] in ("ablation", "soft_prompt")
+    return memory(5000, 3 if asks else 2)(wildcards, attempt)
+
+
 def minutes(small: int) -> Callable:
     """A resource: minutes that end a job which hangs, not a forecast; `small` is ample for the 135M model.
 

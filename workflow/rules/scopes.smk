@@ -24,20 +24,28 @@ def searched(scope: str) -> list[tuple[dict, str]]:
     return [(row, bundle) for row, bundle in evaluated(scope) if study.searches(bundle)]
 
 
+def adapted(scope: str) -> list[tuple[dict, str]]:
+    """Of these, those of an attack that is fitted on the run itself."""
+    return [(row, bundle) for row, bundle in searched(scope) if study.adapts(bundle)]
+
+
 def comparing(scope: str) -> list[tuple[dict, str]]:
     """Of these, those that fix the budgets at which runs are compared."""
-    return [(row, bundle) for row, bundle in searched(scope) if study.fixes_budgets(bundle, row["run"])]
+    return [(row, bundle) for row, bundle in adapted(scope) if study.fixes_budgets(bundle, row["run"])]
 
 
 def over_budgets(scope: str) -> list[tuple[dict, str]]:
     """The searches of trained runs, and of the study's parent, under attacks over budgets."""
-    jobs = [(row, bundle) for row, bundle in searched(scope) if study.has_budgets(bundle)]
+    jobs = [(row, bundle) for row, bundle in adapted(scope) if study.has_budgets(bundle)]
     return [(row, bundle) for row, bundle in jobs if row["parent"] or row["run"] == study.config.report.parent]
 
 
 def searchers(jobs: list[tuple[dict, str]]) -> list[dict]:
-    """Whose search each evaluation job's is: the row of its run, with its attack."""
-    return [row | {"attack": study.config.bundles[bundle].attack} for row, bundle in jobs]
+    """Whose search each evaluation job's is: the row of its run, with its attack and the models that it is fitted on."""
+    return [
+        row | {"attack": study.config.bundles[bundle].attack, "fitted_on": list(study.fitted_on(bundle, row["run"]))}
+        for row, bundle in jobs
+    ]
 
 
 def search_tables(jobs: list[tuple[dict, str]]) -> list[str]:
@@ -52,12 +60,12 @@ def benchmark_files(jobs: list[tuple[dict, str]]) -> list[str]:
 
 def trial_searches(scope: str) -> list[tuple[dict, str]]:
     """Of a sweep of trials, the attacker's searches over budgets."""
-    return [(row, bundle) for row, bundle in searched(scope) if is_trial(row, scope) and study.has_budgets(bundle)]
+    return [(row, bundle) for row, bundle in adapted(scope) if is_trial(row, scope) and study.has_budgets(bundle)]
 
 
 def other_searches(scope: str) -> list[tuple[dict, str]]:
     """Of a sweep of trials, the searches of attacks without a budget, attack by attack in the same order."""
-    return [(row, bundle) for row, bundle in searched(scope) if is_trial(row, scope) and not study.has_budgets(bundle)]
+    return [(row, bundle) for row, bundle in adapted(scope) if is_trial(row, scope) and not study.has_budgets(bundle)]
 
 
 def trial_answers(scope: str) -> list[tuple[dict, str]]:
@@ -73,7 +81,7 @@ def is_trial(row: dict, scope: str) -> bool:
 def ablated(scope: str) -> list[tuple[dict, str]]:
     """The evaluation jobs that search for a direction to ablate, in trained runs and in what they start from."""
     kinds = {name: study.config.attacks[study.config.bundles[name].attack].kind for name in study.bundles(scope)}
-    told = [(row, bundle) for row, bundle in evaluated(scope) if kinds[bundle] == "ablation"]
+    told = [(row, bundle) for row, bundle in adapted(scope) if kinds[bundle] == "ablation"]
     return [(row, bundle) for row, bundle in told if row["parent"] or row["run"] == study.config.report.parent]
 
 

@@ -234,7 +234,7 @@ rule collect_settings:
     """Every setting, hash and version that the figures depend on, one row a value."""
     input:
         documents=lambda w: [path for path, _ in documents(scope(w))],
-        searches=lambda w: search_tables(searched(scope(w))),
+        searches=lambda w: search_tables(adapted(scope(w))),
     output:
         table=report(
             "<results>/tables/{sweep}settings.csv",
@@ -254,7 +254,7 @@ rule collect_settings:
     params:
         facts=lambda w: settings_facts(scope(w)),
         documents=lambda w: [about for _, about in documents(scope(w))],
-        searches=lambda w: searchers(searched(scope(w))),
+        searches=lambda w: searchers(adapted(scope(w))),
         judges={name: study.config.judges[name].model_dump() for name in study.config.select.judges},
         packages=PACKAGES,
         code=code("collect_settings", JUDGE_MODULES),

@@ -1,6 +1,7 @@
 """Rows of attacks, the bundles that evaluate them, and the bundles that choose between trials."""
 
 from es2.errors import UserError
+from es2.names import SELF
 from es2.registry import UNTRAINED
 from es2.settings.checks.names import check_list, check_sizes, check_window, need
 from es2.settings.evaluation import (
@@ -23,6 +24,8 @@ from es2.settings.study import Config
 
 SEARCHED = (AblationAttack, SoftPromptAttack, PrefillAttack)
 """Attacks without a budget whose setting is searched for on validation."""
+UNFITTED = (DirectAttack, ValidationAnswers, PrefillAttack, SampledAttack, PublishedAttack)
+"""Attacks with nothing that is fitted on a model."""
 TRIED = (ValidationAnswers, BudgetAttack, *SEARCHED)
 """What may stand without test prompts: answers to validation prompts, and searches on them."""
 
@@ -76,18 +79,28 @@ def check_bundle(config: Config, name: str, bundle: Bundle) -> None:
     if name not in used_bundles(config):
         return
     attack = config.attacks[bundle.attack]
-    if isinstance(
-        attack, DirectAttack | ValidationAnswers | PrefillAttack | SoftPromptAttack | SampledAttack | PublishedAttack
-    ):
+    if isinstance(attack, UNFITTED):
         if bundle.fitted_on or bundle.controls:
             raise UserError(f"{where}: the attack {attack.kind} has neither fitted_on nor controls; take them away")
-    elif not isinstance(attack, OwnAttack):
+    elif isinstance(attack, SoftPromptAttack):
+        if bundle.controls and bundle.controls.shuffled:
+            raise UserError(f"{where}.controls.shuffled: a soft prompt has random controls alone; set it to 0")
+    elif isinstance(attack, OwnAttack):
+        if bundle.fitted_on and SELF not in bundle.fitted_on:
+            raise UserError(f"{where}.fitted_on: what an attack file fits, it fits on the run itself; add self")
+    else:
         if bundle.controls is None:
             raise UserError(f"{where}.controls: this key is missing; say how many draws (0 for none)")
         if not bundle.fitted_on:
             raise UserError(f"{where}.fitted_on: it is empty; say where the attack is fitted")
-    if isinstance(attack, BudgetAttack | AblationAttack) and bundle.fitted_on != ["self"]:
-        raise UserError(f"{where}.fitted_on: an adaptive attack is fitted on the run itself; write [self]")
+        drawn = bundle.controls.random or bundle.controls.shuffled
+        if isinstance(attack, ScavAttack) and drawn and SELF not in bundle.fitted_on:
+            raise UserError(f"{where}.controls: they replay what is fitted on the run itself; add self to fitted_on")
+    if isinstance(attack, BudgetAttack | AblationAttack | SoftPromptAttack) and len(bundle.fitted_on) > 1:
+        raise UserError(
+            f"{where}.fitted_on: an attack that searches for its setting is fitted on one model; keep one name, and "
+            "give each other one a bundle of its own"
+        )
     check_sizes(config, f"{where}.benchmarks", bundle.benchmarks, "test")
     # A search alone, and answers to validation prompts, need no test prompts.
     if not any(bundle.benchmarks.values()) and not isinstance(attack, TRIED):
@@ -110,3 +123,9 @@ def check_trials(config: Config) -> None:
                 "budgets; name one of each, and beside them only attacks of the kinds ablation, soft_prompt and "
                 "prefill, each once"
             )
+        for name in config.sweeps[sweep].bundles:
+            if config.bundles[name].fitted_on not in ([], [SELF]):
+                raise UserError(
+                    f"sweeps.{sweep}.bundles: {name!r} is fitted on another model, and trials are chosen by attacks "
+                    "that are fitted on them; take it away"
+                )

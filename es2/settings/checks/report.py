@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from es2.compared import compared_with
 from es2.errors import UserError
+from es2.names import SELF
 from es2.registry import UNTRAINED
 from es2.settings.checks.names import check_list, check_sizes, need
 from es2.settings.lookup import with_ancestors
@@ -68,6 +69,15 @@ def _check_primary(config: Config, selected: Sequence[str]) -> None:
         raise UserError(f"primary.factor: {primary.attack} is tried over budgets; name one of comparison.factors")
     if not over_budgets and primary.factor is not None:
         raise UserError(f"primary.factor: {primary.attack} is not tried over budgets; set it to null")
+    tried = [
+        config.bundles[name].fitted_on
+        for name in config.select.bundles
+        if config.bundles[name].attack == primary.attack
+    ]
+    if tried and not any(fitted_on == [] or SELF in fitted_on for fitted_on in tried):
+        raise UserError(
+            f"primary.attack: no bundle of select.bundles tries {primary.attack} as fitted on the run itself; add one"
+        )
     if primary.factor is not None and primary.factor not in comparison.factors:
         raise UserError(f"primary.factor: {primary.factor:g} is none of comparison.factors; add it there")
     parents = {name: run.on for name, run in config.runs.items()}
