@@ -21,6 +21,17 @@ ABLATION = {
     "kind": "ablation",
     "search": {"window": [0.3, 1.0], "positions": 1, "harmless_kl": 100.0, "first_prompts": 2, "keep": 2},
 }
+SOFT_PROMPT = {
+    "vectors": 3,
+    "snapshots": [4, 12],
+    "batch": 4,
+    "rate": 0.3,
+    "bound": 4.0,
+    "target_tokens": None,
+    "opening": None,
+    "search": {"first_prompts": 2, "keep": 2},
+}
+TARGETS = {f"p{i}": [7, 8, 9, 10] for i in range(24) if IS_HARMFUL[i]}
 
 
 def arbitrary_judge(prompt, answer):

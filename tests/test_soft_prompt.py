@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from scene import IS_HARMFUL, N_TOKENS, TEXTS
+from scene import IS_HARMFUL, N_TOKENS, SOFT_PROMPT, TARGETS, TEXTS
 from torch.nn.functional import cross_entropy
 
 from es2.attacks import own, published, soft_prompt
@@ -14,18 +14,6 @@ from es2.attacks.soft_prompt import SoftPrompt, train_soft_prompt, unused_tokens
 from es2.errors import UserError
 from es2.examples import Example
 from es2.generation import generate
-
-SETTINGS = {
-    "vectors": 3,
-    "snapshots": [4, 12],
-    "batch": 4,
-    "rate": 0.3,
-    "bound": 4.0,
-    "target_tokens": None,
-    "opening": None,
-    "search": {"first_prompts": 2, "keep": 2},
-}
-TARGETS = {f"p{i}": [7, 8, 9, 10] for i in range(24) if IS_HARMFUL[i]}
 
 
 def loss_of(lm, vectors, prompts, target):
@@ -57,7 +45,7 @@ def test_the_gradient_is_that_of_plain_inputs(scene):
 
 def test_training_lowers_the_loss_within_the_bound(scene):
     evaluation = scene.evaluation(targets=TARGETS)
-    late, early = train_soft_prompt(evaluation, SETTINGS)
+    late, early = train_soft_prompt(evaluation, SOFT_PROMPT)
     assert (late.name, early.name) == ("3 vectors, 12 steps", "3 vectors, 4 steps")
     lm = scene.lm
     table = lm.base.get_input_embeddings().weight
@@ -110,24 +98,24 @@ def test_evaluation_takes_the_snapshot_with_most_compliance(scene):
         return ("compliance", "refusal")[sum(answer.encode()) % 2]
 
     evaluation = scene.evaluation(judge, targets=TARGETS)
-    attacked = soft_prompt.evaluate(evaluation, SETTINGS, {})
+    attacked = soft_prompt.evaluate(evaluation, SOFT_PROMPT, {})
     second = [row for row in attacked.search if row["stage"] == 2]
     best = max(second, key=lambda row: row["compliance"])
     assert [row["setting"] for row in second if row["chosen"]] == [best["setting"]]
     assert {row["setting"] for row in attacked.rows} == {best["setting"]}
     assert len(attacked.rows) == 7
-    alone = soft_prompt.evaluate(scene.evaluation(judge, targets=TARGETS, benchmarks={}), SETTINGS, {})
+    alone = soft_prompt.evaluate(scene.evaluation(judge, targets=TARGETS, benchmarks={}), SOFT_PROMPT, {})
     assert (alone.rows, alone.search) == ([], attacked.search)
-    again = soft_prompt.evaluate(scene.evaluation(judge, targets=TARGETS), SETTINGS, {})
+    again = soft_prompt.evaluate(scene.evaluation(judge, targets=TARGETS), SOFT_PROMPT, {})
     assert [row["answer"] for row in again.rows] == [row["answer"] for row in attacked.rows]
 
 
 def test_the_control_is_random_vectors_of_the_same_norms(scene):
     evaluation = scene.evaluation(targets=TARGETS)
     bundle = {"controls": {"random": 2, "shuffled": 0, "prompts": 2}}
-    rows = soft_prompt.evaluate(evaluation, SETTINGS, bundle).rows
+    rows = soft_prompt.evaluate(evaluation, SOFT_PROMPT, bundle).rows
     assert len([row for row in rows if not row["control"]]) == 7
-    chosen = next(one for one in train_soft_prompt(evaluation, SETTINGS) if one.name == rows[0]["setting"])
+    chosen = next(one for one in train_soft_prompt(evaluation, SOFT_PROMPT) if one.name == rows[0]["setting"])
     for draw in (0, 1):
         mine = [row for row in rows if row["control"] == "random" and row["draw"] == draw]
         assert [row["prompt_id"] for row in mine] == ["p0", "p1", "p8", "p9"]
@@ -142,21 +130,21 @@ def test_the_control_is_random_vectors_of_the_same_norms(scene):
 
 def test_without_a_target_there_is_no_soft_prompt(scene):
     with pytest.raises(UserError, match="needs answers of the untrained model"):
-        train_soft_prompt(scene.evaluation(), SETTINGS)
+        train_soft_prompt(scene.evaluation(), SOFT_PROMPT)
 
 
 def test_only_the_beginning_of_a_target_is_aimed_at(scene):
     """Which tokens come after those aimed at makes no difference; these do."""
     other = {key: [7, 8, 11, 12, 13] for key in TARGETS}
-    first = {**SETTINGS, "target_tokens": 2}
-    for settings, alike in ((first, True), (SETTINGS, False)):
+    first = {**SOFT_PROMPT, "target_tokens": 2}
+    for settings, alike in ((first, True), (SOFT_PROMPT, False)):
         late, changed = (train_soft_prompt(scene.evaluation(targets=some), settings)[0] for some in (TARGETS, other))
         assert torch.equal(late.vectors, changed.vectors) is alike
 
 
 def test_more_vectors_than_free_tokens_are_a_user_error(scene):
     with pytest.raises(UserError, match=r"soft_prompt.vectors: 1000 vectors .* ask for fewer"):
-        train_soft_prompt(scene.evaluation(targets=TARGETS), {**SETTINGS, "vectors": 1000})
+        train_soft_prompt(scene.evaluation(targets=TARGETS), {**SOFT_PROMPT, "vectors": 1000})
 
 
 def test_an_opening_is_aimed_at_where_the_model_refused(scene):
@@ -167,7 +155,7 @@ def test_an_opening_is_aimed_at_where_the_model_refused(scene):
     pairs = soft_prompt._targets(evaluation, "a letter")
     assert len(pairs) == len(TARGETS) > 1
     assert [target for _, target in pairs] == [[7, 8, 9, 10], *[tokens] * len(refused)]
-    late, _ = train_soft_prompt(scene.evaluation(), {**SETTINGS, "opening": "a letter"})
+    late, _ = train_soft_prompt(scene.evaluation(), {**SOFT_PROMPT, "opening": "a letter"})
     start = (
         scene.lm.base.get_input_embeddings()
         .weight[scene.lm.tokenizer("!", add_special_tokens=False).input_ids[0]]

@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from scene import ABLATION, CONTROLS, IS_HARMFUL, TEXTS, Scene, arbitrary_judge, mean_direction
+from scene import (
+    ABLATION,
+    CONTROLS,
+    IS_HARMFUL,
+    SOFT_PROMPT,
+    TARGETS,
+    TEXTS,
+    Scene,
+    arbitrary_judge,
+    mean_direction,
+)
 
 from es2.attacks import ablation, addition, scav_adaptive, soft_prompt
 from es2.attacks.ablation import ProjectionAttack
@@ -13,17 +23,6 @@ from es2.errors import UserError
 
 SEARCH = {"c": [0.01, 1.0], "windows": [[0.0, 1.0]], "first_budgets": [0.3], "first_prompts": 3, "keep": 2}
 OVER_BUDGETS = {"budgets": [0.5], "control_budgets": [0.5]}
-SOFT_PROMPT = {
-    "vectors": 3,
-    "snapshots": [4],
-    "batch": 4,
-    "rate": 0.3,
-    "bound": 4.0,
-    "target_tokens": None,
-    "opening": None,
-    "search": {"first_prompts": 2, "keep": 1},
-}
-TARGETS = {f"p{i}": [7, 8, 9, 10] for i in range(24) if IS_HARMFUL[i]}
 
 
 def shaken(lm):
@@ -128,8 +127,9 @@ def test_a_soft_prompt_is_trained_on_the_other_model(pair):
     rows = attacked_rows(soft_prompt.evaluate(pair.evaluation(**given), SOFT_PROMPT, {}))
     texts = [TEXTS[int(row["prompt_id"][1:])] for row in rows]
     evaluation = pair.own.evaluation()
-    with found[0].applied(pair.own.lm):
-        expected = evaluation.complete(found[0].tokens(pair.own.lm, texts))
+    taken = next(one for one in of_itself if one.name == rows[0]["setting"])
+    with taken.applied(pair.own.lm):
+        expected = evaluation.complete(taken.tokens(pair.own.lm, texts))
     assert [row["answer"] for row in rows] == [one.text for one in expected]
 
 
