@@ -14,7 +14,7 @@ CONFIG ?=
 TARGET ?=
 BIN := $(VENV)/bin
 REFERENCE := main targets findings dsr robustness paired separability ability training settings verdicts
-RELEASED := dose_response refusal_balance contest contest_rivals contest_each contest_any contest_unbounded contest_held contest_pairs attacks transfer_ablation
+RELEASED := dose_response refusal_balance contest contest_circuit_breakers contest_each contest_any contest_unbounded contest_held contest_pairs attacks
 SWEPT := dsr.csv robustness.csv contest.csv contest.md separability.csv settings.csv
 ATTACKED := searches.csv directions.csv turning.csv attack_cost.csv
 CONTESTED := $(ATTACKED) ability.csv rivals.csv rivals.md finals.csv training.csv verdicts.csv
@@ -91,10 +91,10 @@ reference: ## Copy the finished default study's and its sweeps' tables and figur
 	  cp $(foreach table,$(SWEPT),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	  cp results/default/figures/$$sweep/*.svg docs/reference/$$sweep/; \
 	done
-	for sweep in contest contest_rivals contest_each contest_held contest_pairs; do \
+	for sweep in contest contest_circuit_breakers contest_each contest_held contest_pairs; do \
 	  cp $(foreach table,$(CONTESTED),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	done
-	for sweep in attacks contest_any contest_unbounded transfer_ablation; do \
+	for sweep in attacks contest_any contest_unbounded; do \
 	  cp $(foreach table,$(ATTACKED),results/default/tables/$$sweep/$(table)) docs/reference/$$sweep/; \
 	done
 	mkdir -p docs/reference/layers_attacked
