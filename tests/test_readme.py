@@ -29,6 +29,7 @@ def tables(path: Path) -> list[list[list[str]]]:
 
 SHOWN = {
     "docs/contest.md": "contest",
+    "docs/contest_circuit_breakers.md": "contest_circuit_breakers",
     "docs/contest_each.md": "contest_each",
     "docs/earlier_contest.md": "contest_pairs",
 }

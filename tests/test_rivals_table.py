@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from verdict_frames import SETTINGS, cell, curve, frame, one
 
+from es2.plots.forest import forest_figure
 from es2.plots.rivals import rivals_figure
 from es2.reporting import Study
 from es2.tables.paired import paired_table
@@ -129,6 +130,13 @@ def test_a_hollow_marker_is_no_certain_difference() -> None:
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names[0] == "adaptive SCAV"
     assert names[-2:] == ["plain requests", "look-dangerous requests"]
+
+
+def test_a_long_name_takes_two_lines() -> None:
+    points = {"panel": pd.DataFrame(columns=["key", "row", "name", "value", "low", "high", "filled"])}
+    figure = forest_figure(points, ["circuit breakers, retain 10, 150 steps", "ES2"], {}, 5.0)
+    texts = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert texts == ["circuit breakers, retain\n10, 150 steps", "ES2"]
 
 
 @pytest.mark.filterwarnings("error")

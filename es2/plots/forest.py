@@ -1,6 +1,7 @@
 """Panels side by side with a row a run (or a pair of runs) and a marker a measure with its 95 % interval."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ from es2.plots.style import (
 )
 
 Looks = Mapping[str, tuple[str, str]]
+WIDTH = 26  # of a row's name, in letters
 
 
 def forest_figure(
@@ -38,7 +40,8 @@ def forest_figure(
         _draw(panel, told, len(labels), looks)
         if title in origins and len(told):
             panel.axvline(origins[title], color=GREY, lw=0.8, ls=":", zorder=0)
-    axes[0, 0].set_yticks(range(len(labels)), labels)
+    # A long name would take the panels' room.
+    axes[0, 0].set_yticks(range(len(labels)), [name if "\n" in name else fill(name, WIDTH) for name in labels])
     axes[0, 0].set_ylim(max(len(labels), 1) - 0.5, -0.5)
     handles = [Line2D([], [], ls="", color=color, marker=marker, label=name) for name, (color, marker) in looks.items()]
     if handles:
