@@ -7,17 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from es2.statistics import (
-    RESAMPLES,
-    Array,
+from es2.half_budget import (
     HalfBudgetRatio,
-    PairedDifference,
     checked_curve,
-    cluster_index,
     half_budgets,
-    percentile_interval,
     ratio_of_halves,
 )
+from es2.statistics import RESAMPLES, Array, PairedDifference, cluster_index, cluster_sums, percentile_interval
 
 Counts = npt.NDArray[np.uint16]
 RARE = 20
@@ -69,14 +65,8 @@ def _sides(means: Array) -> Array:
 def _totals(tables: Array, clusters: Sequence[Any] | None) -> tuple[Array, Array]:
     """Sums and counts [S, clusters, B] of the entries of `tables` [S, n, B] that are not NaN."""
     index = cluster_index(clusters, tables.shape[1])
-    n_clusters, n_seeds = int(index.max()) + 1, len(tables)
-    there = np.isfinite(tables)
-    sums = np.zeros((n_seeds, n_clusters, tables.shape[2]))
-    counts = np.zeros_like(sums)
-    for place in range(n_seeds):
-        np.add.at(sums[place], index, np.where(there[place], tables[place], 0.0))
-        np.add.at(counts[place], index, there[place].astype(np.float64))
-    return sums, counts
+    sums, counts = zip(*(cluster_sums(table, index) for table in tables), strict=True)
+    return np.stack(sums), np.stack(counts)
 
 
 def _means(totals: tuple[Array, Array], n_resamples: int, seed: int, part: int = 0) -> Array:

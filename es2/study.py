@@ -101,13 +101,12 @@ class Study:
 
     def bundle_runs(self, bundle: str, scope: str = MAIN) -> list[str]:
         """The runs of a scope that a bundle evaluates: those that have a model that its attack is fitted on."""
-        row = self.config.bundles[bundle]
-        return [
-            run
-            for run in self.runs(scope)
-            if (run in row.runs if isinstance(row.runs, list) else row.runs == "all" or self.trained(run))
-            and (not row.fitted_on or self.fitted_on(bundle, run))
-        ]
+        row, runs = self.config.bundles[bundle], self.runs(scope)
+        if row.runs == "trained":
+            runs = [run for run in runs if self.trained(run)]
+        elif row.runs != "all":
+            runs = [run for run in runs if run in row.runs]
+        return [run for run in runs if self.fitted_on(bundle, run)] if row.fitted_on else runs
 
     def bundle(self, bundle: str) -> Settings:
         """A bundle's row, without benchmarks of size 0."""
@@ -120,7 +119,7 @@ class Study:
 
     def adapts(self, bundle: str) -> bool:
         """Whether a bundle's attacker searches on validation for its setting of an attack fitted on the run itself."""
-        return self.searches(bundle) and self.config.bundles[bundle].fitted_on in ([], [SELF])
+        return self.searches(bundle) and self.config.bundles[bundle].on_itself
 
     def has_budgets(self, bundle: str) -> bool:
         """Whether a bundle's attack is tried over budgets."""

@@ -33,7 +33,7 @@ def search() -> pd.DataFrame:
 def test_the_directions_are_the_attacks_own() -> None:
     found = directions(embeddings(0), PROMPTS)
     source = SimpleNamespace(embeddings=embeddings(0))
-    attacked = mean_difference(SimpleNamespace(source=lambda _: source, fit=PROMPTS))  # type: ignore[arg-type]
+    attacked = mean_difference(SimpleNamespace(source=source, fit=PROMPTS))  # type: ignore[arg-type]
     torch.testing.assert_close(found, attacked)
 
 

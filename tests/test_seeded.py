@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from verdict_frames import SETTINGS, cell, curve, frame, one
 
+from es2.half_budget import half_budget_ratio
 from es2.seeded import PARTS, RARE, seeded_difference, seeded_half_budget_ratio, seeded_means
-from es2.statistics import half_budget_ratio, paired_difference, resampled_means
+from es2.statistics import paired_difference, resampled_means
 from es2.tables.paired import paired_table
 from es2.tables.seeds import LEAST_RESAMPLES, seeds_table
 

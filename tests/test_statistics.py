@@ -8,18 +8,13 @@ from scipy.stats import binomtest, bootstrap
 from statsmodels.stats.proportion import proportion_confint
 
 from es2 import statistics
-from es2.statistics import (
-    _resamples,
-    bootstrap_mean,
+from es2.half_budget import (
     half_budget_p,
     half_budget_ratio,
     half_compliance_budget,
-    holm,
     interpolate_at_budget,
-    paired_difference,
-    resampled_means,
-    wilson,
 )
+from es2.statistics import _resamples, bootstrap_mean, holm, paired_difference, resampled_means, wilson
 
 curves = st.integers(2, 6).flatmap(
     lambda width: st.lists(

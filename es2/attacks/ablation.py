@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from es2.attacks.base import Attacked, Evaluation, answer_under, embeddings_of
+from es2.attacks.controls import controlled
 from es2.attacks.directions import mean_differences
 from es2.attacks.landing import in_window
 from es2.attacks.planes import random_directions
-from es2.attacks.search import Cell, by_cell, choose, fitted_on
+from es2.attacks.search import Cell, by_cell, choose
 from es2.batching import shared_head
 from es2.errors import UserError
 from es2.generation import Answer
@@ -188,15 +189,14 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     if not evaluation.benchmarks:
         return Attacked([], found)
     prompts = evaluation.prompts()
-    unit, about = units[chosen], {"fitted_on": fitted_on(evaluation), "setting": chosen.name}
+    unit, about = units[chosen], {"fitted_on": evaluation.fitted_on, "setting": chosen.name}
     rows = _rows(evaluation, prompts, unit, None, **about)
-    part = prompts.groupby("benchmark", sort=False).head(bundle["controls"]["prompts"])
+    part = controlled(prompts, bundle["controls"])
     for draw in range(bundle["controls"]["random"]):
         random = random_directions(1, 1, evaluation.lm.width, evaluation.seed + draw)[0, 0]
         rows += _rows(evaluation, part, unit, random, **about, control="random", draw=draw)
     for draw in range(bundle["controls"]["shuffled"]):
-        apart = mean_differences(evaluation, chosen.back + 1, fitted_on(evaluation), evaluation.seed + draw)
-        shuffled = apart[chosen.back, chosen.layer]
+        shuffled = mean_differences(evaluation, chosen.back + 1, evaluation.seed + draw)[chosen.back, chosen.layer]
         rows += _rows(evaluation, part, unit, shuffled, **about, control="shuffled", draw=draw)
     return Attacked(rows, found)
 
@@ -204,7 +204,7 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
 def fitted(evaluation: Evaluation, positions: int | None) -> dict[AblationSetting, Tensor]:
     """The directions [d] of every layer at the last `positions` of the tokens that the chat template puts after a
     prompt, None for all; at one at least. The last token's come first."""
-    units = mean_differences(evaluation, evaluation.lm.n_read(positions), fitted_on(evaluation))
+    units = mean_differences(evaluation, evaluation.lm.n_read(positions))
     return {AblationSetting(layer, back): unit for back, some in enumerate(units) for layer, unit in enumerate(some)}
 
 

@@ -20,7 +20,7 @@ from es2.attacks.base import Attacked, Evaluation, answer_under, embeddings_of
 from es2.attacks.directions import mean_difference
 from es2.attacks.landing import directions, in_window
 from es2.attacks.planes import ReplayAttack
-from es2.attacks.search import Cell, by_cell, evaluate_over_budgets, fitted_on
+from es2.attacks.search import Cell, by_cell, evaluate_over_budgets
 from es2.generation import Answer
 from es2.probes import ProbeSet
 
@@ -59,9 +59,8 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     sources += [("probe", c) for c in search["c"]] if "probe" in search["sources"] else []
     windows = [(float(low), float(high)) for low, high in search["windows"]]
     candidates = [AdditionSetting(source, c, window) for source, c in sources for window in windows]
-    source = fitted_on(evaluation)
-    probes = evaluation.probes[source]
-    towards_safe, mean = -directions(probes), mean_difference(evaluation, source)
+    probes = evaluation.probes[evaluation.fitted_on]
+    towards_safe, mean = -directions(probes), mean_difference(evaluation)
     units = {one.direction: mean if one.source == "mean" else towards_safe[probes.index(one.c)] for one in candidates}
     return evaluate_over_budgets(evaluation, candidates, partial(attack_cells, evaluation, units), settings, bundle)
 
@@ -76,7 +75,7 @@ def attack_cells(
 
     units: unit vectors [L, d] by the direction's name.
     """
-    probes = evaluation.probes[fitted_on(evaluation)]
+    probes = evaluation.probes[evaluation.fitted_on]
     norm = embeddings_of(evaluation, prompts).norm(dim=-1)
     which = [list(units).index(cell.setting.direction) for cell in cells]
     steps = torch.zeros(len(cells), *norm.shape, evaluation.max_new_tokens)

@@ -57,9 +57,17 @@ class Evaluation:
     files: Sequence[str] = ()
     write: Callable[[Sequence[Sequence[int]]], list[Answer]] | None = None
 
-    def source(self, fitted_on: str) -> Source:
-        """The model that an attack is fitted on, by name: "self" is the one that is attacked."""
-        return Source(self.embeddings, lambda: self.lm) if fitted_on == SELF else self.sources[fitted_on]
+    @property
+    def fitted_on(self) -> str:
+        """The model that an attack which searches is fitted on, by name: "self", or "parent" or "base", whose probes,
+        directions or vectors it takes to the attacked run. How far it pushes, and which setting it takes, are told by
+        the attacked run alone."""
+        return next(iter(self.probes), SELF)
+
+    @property
+    def source(self) -> Source:
+        """That model."""
+        return Source(self.embeddings, lambda: self.lm) if self.fitted_on == SELF else self.sources[self.fitted_on]
 
     def prompts(self) -> pd.DataFrame:
         """All benchmark prompts in one frame, with a column `benchmark`; none where a bundle searches alone."""
@@ -135,9 +143,9 @@ def answer_under(evaluation: Evaluation, attack: Applied, prompts: Sequence[str]
         return evaluation.answer(prompts)
 
 
-def embeddings_of(evaluation: Evaluation, prompts: pd.DataFrame, fitted_on: str = SELF) -> Tensor:
-    """Unedited embeddings [n, L, d] of a frame's prompts: the model's own, or those of one that it is attacked by."""
-    embeddings = evaluation.source(fitted_on).embeddings
+def embeddings_of(model: Evaluation | Source, prompts: pd.DataFrame) -> Tensor:
+    """Unedited embeddings [n, L, d] of a frame's prompts: those of the attacked model, or of what it is attacked by."""
+    embeddings = model.embeddings
     if embeddings is None:
         raise UserError("bundles: this attack needs the run's embeddings; its `fitted_on` list must not be empty")
     return embeddings.of(prompts["prompt_id"].tolist())

@@ -26,7 +26,7 @@ def replay_controls(
 
     `controls["random"]` draws of random directions, `controls["shuffled"]` (0 or 1) along the shuffled-label probe.
     """
-    chosen = list(prompts.groupby("benchmark", sort=False).head(controls["prompts"]).index)
+    chosen = list(controlled(prompts, controls).index)
     part = prompts.loc[chosen].reset_index(drop=True)
     rows: list[dict[str, Any]] = []
     for control in ("random", "shuffled"):
@@ -40,6 +40,11 @@ def replay_controls(
         answers = answer_under(evaluation, attack, repeated["prompt"].tolist())
         rows += evaluation.rows(repeated, answers, **about, control=control, draw=draw.tolist())
     return rows
+
+
+def controlled(prompts: pd.DataFrame, controls: Mapping[str, int]) -> pd.DataFrame:
+    """The first `controls["prompts"]` of each benchmark, on which controls are run."""
+    return prompts.groupby("benchmark", sort=False).head(controls["prompts"])
 
 
 def _directions(evaluation: Evaluation, control: str, c: float, draws: int, fitted_on: str) -> Tensor:

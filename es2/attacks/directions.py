@@ -9,19 +9,18 @@ from torch import Tensor
 
 from es2.attacks.base import Evaluation, embeddings_of
 from es2.embeddings import extract_last, harmful_of, unit_difference
-from es2.names import SELF
 
 
-def mean_difference(evaluation: Evaluation, fitted_on: str = SELF, shuffle: int | None = None) -> Tensor:
+def mean_difference(evaluation: Evaluation, shuffle: int | None = None) -> Tensor:
     """Unit vectors [L, d] of every layer from the harmful prompts' mean embedding towards the safe prompts', at the
     last token of the chat template; see `mean_differences`."""
-    return mean_differences(evaluation, 1, fitted_on, shuffle)[0]
+    return mean_differences(evaluation, 1, shuffle)[0]
 
 
-def mean_differences(evaluation: Evaluation, count: int, fitted_on: str = SELF, shuffle: int | None = None) -> Tensor:
+def mean_differences(evaluation: Evaluation, count: int, shuffle: int | None = None) -> Tensor:
     """The same at each of the last `count` tokens of the chat template, the last first: [count, L, d].
 
-    Of the attacked model, or of another that the attack is `fitted_on`, which is loaded where earlier tokens are read.
+    Of the model that the attack is fitted on; another than the attacked one is loaded where earlier tokens are read.
 
     With `shuffle`, a seed, the control: half of each class takes the other's label. A plain permutation would not do,
     for its groups hold unequal shares of the classes, and what tells the classes apart is most of what varies.
@@ -29,9 +28,10 @@ def mean_differences(evaluation: Evaluation, count: int, fitted_on: str = SELF, 
     harmful = harmful_of(evaluation.fit)
     if shuffle is not None:
         harmful = half_of_each(harmful, shuffle)
-    found = [embeddings_of(evaluation, evaluation.fit, fitted_on)]
+    source = evaluation.source
+    found = [embeddings_of(source, evaluation.fit)]
     if count > 1:
-        lm = evaluation.source(fitted_on).load()
+        lm = source.load()
         found += extract_last(lm, lm.chat_tokens(evaluation.fit["prompt"].tolist()), count)[1:]
     return torch.stack([unit_difference(values, harmful) for values in found])
 

@@ -17,7 +17,7 @@ from es2.attacks.base import Attacked, Evaluation, answer_under, embeddings_of
 from es2.attacks.landing import Setting, all_settings, directions, spend
 from es2.attacks.planes import PlaneAttack
 from es2.attacks.scav import blank_steps
-from es2.attacks.search import Cell, by_cell, evaluate_over_budgets, fitted_on
+from es2.attacks.search import Cell, by_cell, evaluate_over_budgets
 from es2.generation import Answer
 from es2.probes import ProbeSet
 
@@ -26,7 +26,7 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     """See `es2.attacks.search.evaluate_over_budgets`."""
     search = settings["search"]
     candidates = all_settings(search["rules"], search["c"], search["accuracy"], search["windows"])
-    candidates = _distinct(candidates, evaluation.probes[fitted_on(evaluation)])
+    candidates = _distinct(candidates, evaluation.probes[evaluation.fitted_on])
     return evaluate_over_budgets(evaluation, candidates, partial(attack_cells, evaluation), settings, bundle)
 
 
@@ -42,7 +42,7 @@ def attack_cells(
     evaluation: Evaluation, prompts: pd.DataFrame, cells: Sequence[Cell[Setting]]
 ) -> tuple[list[list[Answer]], Tensor]:
     """Answers to `prompts` under every cell, all in the same batches, and the recorded steps [cells, n, L, T]."""
-    probes = evaluation.probes[fitted_on(evaluation)]
+    probes = evaluation.probes[evaluation.fitted_on]
     embeddings = embeddings_of(evaluation, prompts)
     target = torch.cat([spend(cell.setting, probes, embeddings, cell.budget) for cell in cells])
     which = torch.tensor([probes.index(cell.setting.c) for cell in cells]).repeat_interleave(len(prompts))

@@ -16,7 +16,6 @@ from torch import Tensor
 from es2.attacks.base import Attacked, Evaluation
 from es2.attacks.controls import replay_controls
 from es2.generation import Answer
-from es2.names import SELF
 from es2.probes import ProbeSet
 
 
@@ -52,12 +51,6 @@ class Cell(Generic[S]):
 
     setting: S
     budget: float = math.nan
-
-
-def fitted_on(evaluation: Evaluation) -> str:
-    """The one model that the attacker fits on: "self", or "parent" or "base", whose probes, directions or vectors it
-    takes to the attacked run. How far it pushes, and which setting it takes, are told by the attacked run alone."""
-    return next(iter(evaluation.probes), SELF)
 
 
 AnswerCells = Callable[[pd.DataFrame, Sequence[Cell[B]]], tuple[list[list[Answer]], Tensor]]
@@ -189,8 +182,8 @@ def _test_rows(
     answers, steps = answer(prompts, [Cell(setting, budget) for budget, setting in chosen.items()])
     rows: list[dict[str, Any]] = []
     for place, (budget, setting) in enumerate(chosen.items()):
-        about = {"fitted_on": fitted_on(evaluation), "setting": setting.name, "budget": budget}
-        realised = budget if setting.layers(evaluation.probes[fitted_on(evaluation)]) else 0.0
+        about = {"fitted_on": evaluation.fitted_on, "setting": setting.name, "budget": budget}
+        realised = budget if setting.layers(evaluation.probes[evaluation.fitted_on]) else 0.0
         rows += evaluation.rows(prompts, answers[place], **about, realised=realised)
         if budget in settings["control_budgets"]:
             rows += replay_controls(evaluation, prompts, steps[place], setting.c, bundle["controls"], about)

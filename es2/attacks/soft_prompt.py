@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from es2.attacks.base import Attacked, Evaluation
-from es2.attacks.search import Cell, choose, fitted_on
+from es2.attacks.controls import controlled
+from es2.attacks.search import Cell, choose
 from es2.errors import UserError
 from es2.examples import Example, run_examples
 from es2.generation import Answer
@@ -111,10 +112,10 @@ def evaluate(evaluation: Evaluation, settings: Mapping[str, Any], bundle: Mappin
     chosen, found = choose(evaluation, snapshots, answer, settings["search"])
     if not evaluation.benchmarks:
         return Attacked([], found)
-    prompts, about = evaluation.prompts(), {"fitted_on": fitted_on(evaluation), "setting": chosen.name}
+    prompts, about = evaluation.prompts(), {"fitted_on": evaluation.fitted_on, "setting": chosen.name}
     rows = evaluation.rows(prompts, under(chosen, prompts["prompt"].tolist()), **about)
     controls = bundle.get("controls") or {"random": 0, "prompts": 0}
-    part = prompts.groupby("benchmark", sort=False).head(controls["prompts"])
+    part = controlled(prompts, controls)
     for draw in range(controls["random"]):
         answers = under(_random(chosen, evaluation.seed + draw), part["prompt"].tolist())
         rows += evaluation.rows(part, answers, **about, control="random", draw=draw)
@@ -134,7 +135,7 @@ def train_soft_prompt(evaluation: Evaluation, settings: Mapping[str, Any]) -> li
     embedding's entry), `bound` (in mean norms), `batch`, `target_tokens` (of an answer, null: all), `opening` (null:
     prompts that the untrained model refused are left out).
     """
-    lm = evaluation.source(fitted_on(evaluation)).load()
+    lm = evaluation.source.load()
     most = settings["target_tokens"]
     pairs = [(prompt, target[:most]) for prompt, target in _targets(evaluation, settings["opening"])]
     texts = [*evaluation.prompts()["prompt"], *evaluation.validation["prompt"], *evaluation.fit["prompt"]]

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from es2.names import SELF
 from es2.settings.types import (
     Count,
     Interval,
@@ -188,6 +189,11 @@ class Bundle(Row):
     benchmarks: dict[Name, Size | Literal["all"]]
     runs: Literal["all", "trained"] | Names
     controls: Controls | None = None
+
+    @property
+    def on_itself(self) -> bool:
+        """Whether its attack is fitted on no other model than the attacked one."""
+        return set(self.fitted_on) <= {SELF}
 
 
 class Generation(Row):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from es2.statistics import half_compliance_budget
+from es2.half_budget import half_compliance_budget
 from es2.tables.verdicts import ATTACK, DIRECT, RUN, SHARES, Array, Settings, read_verdicts
 
 GROUP = [*RUN, "benchmark", "judge"]
@@ -90,6 +90,12 @@ def adaptive_curves(cells: pd.DataFrame) -> list[Curve]:
         _curve(key[: len(GROUP)], key[-2], key[-1], cell, direct.get(key[: len(GROUP)]))
         for key, cell in attacked.groupby([*GROUP, *ATTACK], sort=False)
     ]
+
+
+def parents_of(curves: Sequence[Curve]) -> dict[str, str]:
+    """What each run of the curves starts from."""
+    place = RUN.index("parent")
+    return {curve.run: str(curve.group[place]) for curve in curves}
 
 
 def _curve(

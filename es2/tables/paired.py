@@ -8,7 +8,7 @@ import pandas as pd
 
 from es2.compared import compared_with
 from es2.statistics import holm, paired_difference
-from es2.tables.curves import Budgets, Curve, adaptive_curves
+from es2.tables.curves import Budgets, Curve, adaptive_curves, parents_of
 from es2.tables.robustness import partner
 from es2.tables.verdicts import ATTACK, RUN, Settings, aimed_at, with_pool
 from es2.tables.worst import worst_cases
@@ -108,8 +108,7 @@ def _head(cell: pd.DataFrame, other: str, where: Sequence[Any]) -> Row:
 
 def _at_budgets(curves: Sequence[Curve], budgets: Budgets, settings: Settings) -> Iterator[Pair]:
     """Comparisons on the curves at the fixed budgets, where both were tested that far."""
-    at = RUN.index("parent")
-    parents = {curve.run: str(curve.group[at]) for curve in curves}
+    parents = parents_of(curves)
     for curve in curves:
         where = (curve.attack, curve.fitted_on, *curve.group[len(RUN) :])
         head = dict(zip(RUN, curve.group, strict=False)) | dict(zip(WHERE, where, strict=True))

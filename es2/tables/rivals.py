@@ -69,9 +69,8 @@ def _ratios(robustness: pd.DataFrame, study: Study, a: str, b: str, seed: int) -
         found = robustness_measure(robustness, study, a, seed, name, attack=attack)
         if found.known or found.censored:
             told = {"value": found.value, "low": found.low, "high": found.high, "censored": found.censored}
-            told["p_adjusted"] = robustness_rows(robustness, study, a, seed, name, "pooled", attack)["p_adjusted"].iloc[
-                0
-            ]
+            (row,) = robustness_rows(robustness, study, a, seed, name, "pooled", attack).to_dict("records")
+            told["p_adjusted"] = row["p_adjusted"]
             told["claimed"] = told["p_adjusted"] <= 0.05 and (found.low > 1 or found.high < 1)
             yield {"measure": "half_compliance_ratio", "attack": attack} | told
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import pandas as pd
 
-from es2.statistics import (
+from es2.compared import compared_with
+from es2.half_budget import (
     half_budget_p,
     half_budget_ratio,
     half_compliance_budget,
-    holm,
     interpolate_at_budget,
-    wilson,
 )
-from es2.tables.curves import Budgets, Curve, adaptive_curves
+from es2.statistics import holm, wilson
+from es2.tables.curves import Budgets, Curve, adaptive_curves, parents_of
 from es2.tables.verdicts import ATTACK, RUN, Settings, aimed_at, with_pool
 
 COLUMNS = [
@@ -69,13 +69,11 @@ def _half(curve: Curve, settings: Settings) -> Row:
 
 
 def _ratios(curve: Curve, curves: Sequence[Curve], settings: Settings) -> Iterator[Row]:
-    place = RUN.index("parent")
-    parent = str(curve.group[place])
-    named = [(b, b) for a, b in settings.pairs if a == curve.run and b not in (parent, settings.control)]
-    for name, other in (("parent", parent), ("hold", settings.control), *named):
+    parents = parents_of(curves)
+    names = {settings.control: "hold", parents[curve.run]: "parent"}
+    for other in compared_with(curve.run, parents, settings.control, settings.pairs):
         against = partner(curve, curves, other)
-        # The control is one of what was trained on the same parent.
-        if against is None or (name == "hold" and against.group[place] != parent):
+        if against is None:
             continue
         ids = [i for i in curve.prompts.index if i in against.prompts.index]
         a, b = curve.only(ids), against.only(ids)
@@ -87,7 +85,7 @@ def _ratios(curve: Curve, curves: Sequence[Curve], settings: Settings) -> Iterat
         told["p"] = half_budget_p(
             a.budgets, a.shares["compliance"], b.budgets, b.shares["compliance"], a.clusters, settings.seed
         )
-        yield _head(curve, f"half_compliance_ratio_to_{name}") | told
+        yield _head(curve, f"half_compliance_ratio_to_{names.get(other, other)}") | told
 
 
 def partner(curve: Curve, curves: Sequence[Curve], run: str) -> Curve | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from es2.statistics import half_compliance_budget
+from es2.half_budget import half_compliance_budget
 from es2.tables.verdicts import RUN, who
 
 COLUMNS = [

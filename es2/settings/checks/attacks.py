@@ -124,7 +124,7 @@ def check_trials(config: Config) -> None:
                 "prefill, each once"
             )
         for name in config.sweeps[sweep].bundles:
-            if config.bundles[name].fitted_on not in ([], [SELF]):
+            if not config.bundles[name].on_itself:
                 raise UserError(
                     f"sweeps.{sweep}.bundles: {name!r} is fitted on another model, and trials are chosen by attacks "
                     "that are fitted on them; take it away"

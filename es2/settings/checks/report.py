@@ -69,12 +69,9 @@ def _check_primary(config: Config, selected: Sequence[str]) -> None:
         raise UserError(f"primary.factor: {primary.attack} is tried over budgets; name one of comparison.factors")
     if not over_budgets and primary.factor is not None:
         raise UserError(f"primary.factor: {primary.attack} is not tried over budgets; set it to null")
-    tried = [
-        config.bundles[name].fitted_on
-        for name in config.select.bundles
-        if config.bundles[name].attack == primary.attack
-    ]
-    if tried and not any(fitted_on == [] or SELF in fitted_on for fitted_on in tried):
+    selected_bundles = [config.bundles[name] for name in config.select.bundles]
+    tried = [bundle.fitted_on for bundle in selected_bundles if bundle.attack == primary.attack]
+    if tried and not any(SELF in fitted_on or not fitted_on for fitted_on in tried):
         raise UserError(
             f"primary.attack: no bundle of select.bundles tries {primary.attack} as fitted on the run itself; add one"
         )
